@@ -1,0 +1,8 @@
+//! What it takes to back up, verify, ship and restore; knows no queue.
+//!
+//! Plain values in, plain values out: no row, no job id. Every module has its own error enum
+//! (`thiserror`), because callers choose by it; jobs add what only they know with `anyhow`.
+
+pub mod archive;
+pub mod control;
+pub mod manifest;
