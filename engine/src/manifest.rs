@@ -1,5 +1,4 @@
-//! What an archive says about itself.
-//! (contract; the implementation follows)
+//! What an archive says about itself: JSON inside the archive, and beside it off-site.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

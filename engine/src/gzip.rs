@@ -1,0 +1,260 @@
+//! Gzip as independent members, compressed on several threads.
+//!
+//! A gzip file may be a sequence of members (RFC 1952, section 2.2); every reader concatenates them.
+//! Members that start at known places can be decompressed alone and in parallel. An empty member's
+//! extra field (section 2.3.1.1) carries data that decompression does not see: the manifest.
+
+use flate2::{Compression, GzBuilder};
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+};
+
+/// Uncompressed bytes of a member, unless a section ends before. Larger members compress hardly better
+/// (88.9 MB against 88.0 MB for 272 MB of SQL) and cost memory per thread.
+pub const MEMBER_BYTES: usize = 1 << 20;
+
+/// Level 6, as gzip's default: what a user of `mysqldump | gzip` compares with.
+const LEVEL: Compression = Compression::new(6);
+
+/// A member on its way: the sender side compresses, the receiver side writes in order.
+type Compressed = (u64, Vec<u8>);
+
+/// Compresses a stream into members on `threads` threads and hands them, in order, to a sink on a thread of its own.
+///
+/// At most `2 * threads + 2` members are in memory. Dropping it without [`MemberWriter::finish`]
+/// stops the threads and discards what they hold.
+pub struct MemberWriter<S> {
+    buffer: Vec<u8>,
+    work: Option<mpsc::SyncSender<(Vec<u8>, mpsc::SyncSender<Compressed>)>>,
+    order: Option<mpsc::SyncSender<mpsc::Receiver<Compressed>>>,
+    compressors: Vec<JoinHandle<()>>,
+    output: Option<JoinHandle<io::Result<(S, Vec<(u64, u64)>)>>>,
+}
+
+impl<S: Write + Send + 'static> MemberWriter<S> {
+    /// Starts `threads` compressing threads (at least one) and one that writes to `sink`.
+    pub fn new(sink: S, threads: usize) -> Self {
+        let threads = threads.max(1);
+        let (work, jobs) = mpsc::sync_channel::<(Vec<u8>, mpsc::SyncSender<Compressed>)>(threads);
+        let jobs = Arc::new(Mutex::new(jobs));
+        let compressors = (0..threads)
+            .map(|_| {
+                let jobs = jobs.clone();
+                thread::spawn(move || {
+                    loop {
+                        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok((raw, reply)) = next else { return };
+                        // The receiver is gone only when the output failed, which the writer reports.
+                        if reply.send((raw.len() as u64, member(&raw))).is_err() {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let (order, replies) = mpsc::sync_channel::<mpsc::Receiver<Compressed>>(threads + 2);
+        let output = thread::spawn(move || write_in_order(sink, replies));
+        Self { buffer: Vec::with_capacity(MEMBER_BYTES), work: Some(work), order: Some(order), compressors, output: Some(output) }
+    }
+
+    /// Ends the current member; the next byte starts another. Does nothing at a member's start.
+    pub fn cut(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let raw = std::mem::replace(&mut self.buffer, Vec::with_capacity(MEMBER_BYTES));
+        let (reply, receiver) = mpsc::sync_channel(1);
+        let sent = match (&self.order, &self.work) {
+            (Some(order), Some(work)) => order.send(receiver).is_ok() && work.send((raw, reply)).is_ok(),
+            _ => false,
+        };
+        if sent { Ok(()) } else { Err(self.take_error()) }
+    }
+
+    /// Ends the last member and returns the sink and each member's (uncompressed, compressed) bytes.
+    pub fn finish(mut self) -> io::Result<(S, Vec<(u64, u64)>)> {
+        self.cut()?;
+        self.stop().unwrap_or_else(|| Err(io::Error::other("the gzip writer was already closed")))
+    }
+
+    /// Closes the channels, waits for the threads and returns what the output thread said.
+    fn stop(&mut self) -> Option<io::Result<(S, Vec<(u64, u64)>)>> {
+        self.work = None;
+        self.order = None;
+        for thread in self.compressors.drain(..) {
+            if thread.join().is_err() {
+                return Some(Err(io::Error::other("a compressing thread panicked")));
+            }
+        }
+        let output = self.output.take()?;
+        Some(output.join().unwrap_or_else(|_| Err(io::Error::other("the output thread panicked"))))
+    }
+
+    fn take_error(&mut self) -> io::Error {
+        match self.stop() {
+            Some(Err(error)) => error,
+            _ => io::Error::other("the gzip writer was already closed after an error"),
+        }
+    }
+}
+
+impl<S: Write + Send + 'static> Write for MemberWriter<S> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() >= MEMBER_BYTES {
+            self.cut()?;
+        }
+        let n = buf.len().min(MEMBER_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&buf[..n]);
+        Ok(n)
+    }
+
+    /// Does nothing: members are complete only at a cut.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<S> Drop for MemberWriter<S> {
+    fn drop(&mut self) {
+        self.work = None;
+        self.order = None;
+        for thread in self.compressors.drain(..) {
+            // A panic there has been reported by `finish`, or nobody waits for the result any more.
+            drop(thread.join());
+        }
+        if let Some(output) = self.output.take() {
+            drop(output.join());
+        }
+    }
+}
+
+fn write_in_order<S: Write>(mut sink: S, replies: mpsc::Receiver<mpsc::Receiver<Compressed>>) -> io::Result<(S, Vec<(u64, u64)>)> {
+    let mut members = Vec::new();
+    for reply in replies {
+        let (raw, bytes) = reply.recv().map_err(|_| io::Error::other("a compressing thread stopped"))?;
+        sink.write_all(&bytes)?;
+        members.push((raw, bytes.len() as u64));
+    }
+    Ok((sink, members))
+}
+
+/// One complete gzip member holding `raw`.
+pub fn member(raw: &[u8]) -> Vec<u8> {
+    let mut encoder = GzBuilder::new().write(Vec::with_capacity(raw.len() / 3 + 64), LEVEL);
+    // Writing into a Vec cannot fail.
+    if encoder.write_all(raw).is_err() {
+        unreachable!("writing into memory");
+    }
+    encoder.finish().unwrap_or_else(|_| unreachable!("writing into memory"))
+}
+
+/// Bytes around the data of an empty member: header 10, XLEN 2, subfield header 4, empty deflate block 2, CRC and size 8.
+pub const EXTRA_OVERHEAD: usize = 26;
+/// Longest data that one extra field carries (XLEN is 16 bits and counts the subfield header).
+pub const EXTRA_MAX: usize = 65_535 - 4;
+
+/// An empty member whose extra field's subfield `id` carries `data` (at most [`EXTRA_MAX`] bytes).
+pub fn extra_member(id: [u8; 2], data: &[u8]) -> Vec<u8> {
+    debug_assert!(data.len() <= EXTRA_MAX);
+    let len = data.len() as u16;
+    let mut out = Vec::with_capacity(data.len() + EXTRA_OVERHEAD);
+    // ID1 ID2, CM = deflate, FLG = FEXTRA, MTIME 0, XFL 0, OS unknown.
+    out.extend_from_slice(&[0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255]);
+    out.extend_from_slice(&(len + 4).to_le_bytes());
+    out.extend_from_slice(&id);
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(data);
+    // A final, empty, fixed-Huffman block; CRC-32 and size of nothing.
+    out.extend_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    out
+}
+
+/// The data of an empty member made by [`extra_member`] at the start of `bytes`, and the member's length.
+pub fn read_extra(id: [u8; 2], bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let header = bytes.get(..16)?;
+    if header[..4] != [0x1f, 0x8b, 8, 4] || header[12..14] != id {
+        return None;
+    }
+    let len = u16::from_le_bytes([header[14], header[15]]) as usize;
+    let data = bytes.get(16..16 + len)?;
+    (bytes.get(16 + len..len + EXTRA_OVERHEAD)? == [3, 0, 0, 0, 0, 0, 0, 0, 0, 0]).then_some((data, len + EXTRA_OVERHEAD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn members_concatenate_and_each_reads_alone() {
+        let mut writer = MemberWriter::new(Vec::new(), 2);
+        let mut raw = Vec::new();
+        for i in 0..400_000u32 {
+            let line = format!("row {i} of the test\n");
+            writer.write_all(line.as_bytes()).unwrap();
+            raw.extend_from_slice(line.as_bytes());
+            if i % 100_000 == 99_999 {
+                writer.cut().unwrap();
+                writer.cut().unwrap();
+            }
+        }
+        let (file, members) = writer.finish().unwrap();
+        let mut all = Vec::new();
+        flate2::read::MultiGzDecoder::new(&file[..]).read_to_end(&mut all).unwrap();
+        assert!(all == raw);
+        assert_eq!(members.iter().map(|m| m.0).sum::<u64>(), raw.len() as u64);
+        assert_eq!(members.iter().map(|m| m.1).sum::<u64>(), file.len() as u64);
+        let (mut at, mut raw_at) = (0, 0);
+        for (raw_len, len) in members {
+            let mut one = Vec::new();
+            flate2::read::GzDecoder::new(&file[at..at + len as usize]).read_to_end(&mut one).unwrap();
+            assert!(one == raw[raw_at..raw_at + raw_len as usize]);
+            at += len as usize;
+            raw_at += raw_len as usize;
+        }
+    }
+
+    #[test]
+    fn a_sink_that_fails_is_reported_with_its_own_error() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(buf.len()).ok_or(io::Error::from(io::ErrorKind::StorageFull))?;
+                Ok(buf.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut writer = MemberWriter::new(Full(3000), 2);
+        let mut seed = 1u64;
+        let error = loop {
+            let noise: Vec<u8> = (0..MEMBER_BYTES)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    (seed >> 56) as u8
+                })
+                .collect();
+            if let Err(error) = writer.write_all(&noise) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn an_extra_member_is_empty_to_gunzip_and_gives_its_data_back() {
+        let data = vec![7u8; EXTRA_MAX];
+        let bytes = extra_member(*b"HM", &data);
+        let mut out = Vec::new();
+        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut out).unwrap();
+        assert!(out.is_empty());
+        assert_eq!(read_extra(*b"HM", &bytes), Some((&data[..], bytes.len())));
+        assert_eq!(read_extra(*b"HF", &bytes), None);
+        for cut in 0..60 {
+            assert_eq!(read_extra(*b"HM", &bytes[..bytes.len() - 1 - cut]), None);
+        }
+    }
+}
