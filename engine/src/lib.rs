@@ -5,4 +5,6 @@
 
 pub mod archive;
 pub mod control;
+pub mod files;
 pub mod manifest;
+pub mod section_writer;
