@@ -7,4 +7,5 @@ pub mod archive;
 pub mod control;
 pub mod files;
 pub mod manifest;
+pub mod paths;
 pub mod section_writer;
