@@ -5,6 +5,8 @@
 
 pub mod archive;
 pub mod control;
+pub mod files;
 pub mod gzip;
 pub mod manifest;
+pub mod paths;
 pub mod section_writer;

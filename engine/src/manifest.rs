@@ -99,4 +99,7 @@ pub struct FileFacts {
     pub links: u64,
     /// Bytes of regular files' content.
     pub bytes: u64,
+    /// Files and directories that could not be read, or not to the end; the warnings name them.
+    #[serde(default)]
+    pub unreadable: u64,
 }
