@@ -138,9 +138,6 @@ pub(crate) fn span(seconds: f64) -> String {
 pub(crate) fn report(error: &anyhow::Error, json: bool) {
     let text = jobs::job::explain(error);
     eprintln!("enqueue: {text}");
-    if let Some(hint) = error.chain().find_map(|e| e.downcast_ref::<engine::server::ConnectError>()).and_then(|e| e.hint()) {
-        eprintln!("  next: {hint}");
-    }
     if json {
         // The reader may be gone; the exit status says it all the same.
         _ = writeln!(io::stdout().lock(), "{}", serde_json::json!({ "error": text }));

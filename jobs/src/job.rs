@@ -179,7 +179,8 @@ pub fn snooze(delay: Duration, why: impl Into<anyhow::Error>) -> anyhow::Error {
     why.into().context(Snooze(delay))
 }
 
-/// An error's chain on one line: without our own marks, and without a source's text that its error repeats.
+/// An error's chain on one line, without our own marks and without a source's text that its error repeats, and
+/// then the next step where the engine knows one.
 pub fn explain(error: &anyhow::Error) -> String {
     let mark = GiveUp.to_string();
     let mut texts: Vec<String> = Vec::new();
@@ -188,5 +189,24 @@ pub fn explain(error: &anyhow::Error) -> String {
             texts.push(text);
         }
     }
-    texts.join(": ")
+    let mut text = texts.join(": ");
+    if let Some(hint) = hint(error) {
+        text.push_str(". Next: ");
+        text.push_str(&hint);
+    }
+    text
+}
+
+/// The next step that the first engine error in the chain names.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|e| {
+        let known = [
+            e.downcast_ref::<engine::archive::ArchiveError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::files::FilesError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::paths::PathsError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::server::ConnectError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::dump::DumpError>().and_then(|e| e.hint()).map(Into::into),
+        ];
+        known.into_iter().flatten().next()
+    })
 }
