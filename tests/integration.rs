@@ -5,5 +5,7 @@
 mod test_app;
 
 mod backup;
+mod failures;
 mod migrate;
 mod queue;
+mod snapshot;
