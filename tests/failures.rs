@@ -261,7 +261,10 @@ async fn a_backup_directory_inside_uploads(flavour: Flavour) {
     }
     // The setting counts before the environment.
     app.set("HERATIO_BACKUPS_PATH", app.backups_dir().to_str().unwrap());
-    app.control_sql(&format!("INSERT INTO ahg_settings (setting_key, setting_value, setting_group) VALUES ('backup_path', '{link_text}', 'backup')")).await;
+    app.control_sql(&format!(
+        "INSERT INTO ahg_settings (setting_key, setting_value, setting_group) VALUES ('backup_path', '{link_text}', 'backup')"
+    ))
+    .await;
     let (_, text) = fails(&mut app, &[Component::Uploads], State::Failed).await;
     says(&text, &[app.dir.join("uploads").to_str().unwrap()]);
     assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 0);

@@ -148,10 +148,8 @@ async fn history_is_readable_by_plain_sql(flavour: Flavour) {
     app.worker();
     let id = app.enqueue(&uploads()).await;
     app.completed(id).await;
-    let row = app.server.client(&format!(
-        "SELECT id, kind, state, requested_by, attempt, node, waits_for FROM {}.job_history",
-        app.control()
-    ));
+    let row =
+        app.server.client(&format!("SELECT id, kind, state, requested_by, attempt, node, waits_for FROM {}.job_history", app.control()));
     assert_eq!(row.trim(), format!("{id}\tbackup\tcompleted\ttest\t1\tnode1\tNULL"));
     let mut connection = app.server.connect(Some(&app.control())).await;
     let listed = history::list(&mut connection, Some(State::Completed), Some("backup"), 10).await.unwrap();

@@ -127,7 +127,7 @@ impl OwnServer {
 
     fn run(flavour: Flavour, dir: &Path, options: &[&str]) {
         let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/server"))
-            .args(["start", flavour.as_str()])
+            .args(["start", &flavour.to_string()])
             .arg(dir)
             .args(options)
             .output()
@@ -347,8 +347,10 @@ impl TestApp {
 
     /// Files in the backup directory, hidden ones too, sorted.
     pub(crate) fn files(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            std::fs::read_dir(self.backups_dir()).expect("backups").map(|e| e.expect("entry").file_name().into_string().expect("utf-8")).collect();
+        let mut names: Vec<String> = std::fs::read_dir(self.backups_dir())
+            .expect("backups")
+            .map(|e| e.expect("entry").file_name().into_string().expect("utf-8"))
+            .collect();
         names.sort();
         names
     }
@@ -487,9 +489,23 @@ impl Drop for TestApp {
     fn drop(&mut self) {
         self.workers.clear();
         // Everything that this test made on the server bears its name.
-        let list = format!("SELECT schema_name FROM information_schema.schemata WHERE LEFT(schema_name, {0}) = '{1}_'", self.name.len() + 1, self.name);
-        let accounts = format!("SELECT CONCAT('`', user, '`@`', host, '`') FROM mysql.user WHERE LEFT(user, {0}) = '{1}_'", self.name.len() + 1, self.name);
-        let run = |sql: &str| self.server.tool("mysql").args(["--batch", "--skip-column-names", "-e", sql]).output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        let list = format!(
+            "SELECT schema_name FROM information_schema.schemata WHERE LEFT(schema_name, {0}) = '{1}_'",
+            self.name.len() + 1,
+            self.name
+        );
+        let accounts = format!(
+            "SELECT CONCAT('`', user, '`@`', host, '`') FROM mysql.user WHERE LEFT(user, {0}) = '{1}_'",
+            self.name.len() + 1,
+            self.name
+        );
+        let run = |sql: &str| {
+            self.server
+                .tool("mysql")
+                .args(["--batch", "--skip-column-names", "-e", sql])
+                .output()
+                .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+        };
         // A test that panics may have lost its server; the leak check of ./test has the last word.
         for schema in run(&list).unwrap_or_default().lines() {
             drop(run(&format!("DROP DATABASE `{schema}`")));

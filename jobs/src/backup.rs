@@ -69,6 +69,10 @@ impl Job for Backup {
         let directory = backup_directory(&context.config, &settings).map_err(give_up)?;
         let attempt = Attempt { job_id: context.job_id, fence: context.fence };
         let node = &context.config.node;
+        // The archives are 0600 all the same, so this does not make every backup one with warnings; `worker check` says it too.
+        if let Some(warning) = directory.warning {
+            context.log.warn(warning);
+        }
         // What earlier attempts of this job left may be what fills the disk now.
         catalog::sweep(&context.pool, node).await?;
         let backup = catalog::begin_backup(&context.pool, attempt, node, self.label.as_deref()).await?;
@@ -97,7 +101,7 @@ impl Job for Backup {
             let texts: Vec<&str> = failed.iter().map(|(_, _, text)| text.as_str()).collect();
             return Err(anyhow!("{}", texts.join("; ")));
         }
-        publish(context, backup.id, made, failed, directory.warning)
+        publish(context, backup.id, made, failed)
     }
 }
 
@@ -113,18 +117,12 @@ struct Made {
 ///
 /// Dies between two renames, or before the transaction: complete files whose rows say `writing`; the next sweep
 /// removes them, and the next attempt makes the backup anew.
-fn publish(
-    context: &Context,
-    backup_id: u64,
-    made: Vec<Made>,
-    failed: Vec<(u64, Component, String)>,
-    warning: Option<String>,
-) -> anyhow::Result<Done> {
+fn publish(context: &Context, backup_id: u64, made: Vec<Made>, failed: Vec<(u64, Component, String)>) -> anyhow::Result<Done> {
     let mut archives: Vec<(u64, Component, ArchiveFile, f64)> = Vec::new();
     for m in made {
         archives.push((m.id, m.component, m.partial.publish()?, m.seconds));
     }
-    let mut warnings: Vec<String> = warning.into_iter().collect();
+    let mut warnings: Vec<String> = Vec::new();
     for (_, component, archive, _) in &archives {
         warnings.extend(archive.manifest.warnings.iter().map(|w| format!("{component}: {w}")));
     }
@@ -136,7 +134,8 @@ fn publish(
     } else {
         State::CompletedWithWarnings
     };
-    let files: Vec<serde_json::Value> = archives.iter().map(|(_, component, archive, seconds)| describe(*component, archive, *seconds)).collect();
+    let files: Vec<serde_json::Value> =
+        archives.iter().map(|(_, component, archive, seconds)| describe(*component, archive, *seconds)).collect();
     let result = json!({ "backup": backup_id, "node": context.config.node, "files": files, "errors": errors, "warnings": warnings });
     let error = match state {
         State::Completed => None,
@@ -194,8 +193,7 @@ impl Backup {
 
 /// The settings say where backups go, so without the application database there is no backup, not even of files.
 async fn read_settings(context: &Context) -> anyhow::Result<Settings> {
-    let mut application = context.config.application
-        .connect().await.context("application database")?;
+    let mut application = context.config.application.connect().await.context("application database")?;
     let mut control = context.pool.acquire().await?;
     Ok(Settings::read(&mut application, &mut control).await?)
 }
@@ -219,7 +217,13 @@ fn backup_directory(config: &Config, settings: &Settings) -> anyhow::Result<path
     Ok(paths::ensure_backup_dir(&directory)?)
 }
 
-async fn archive(context: &Context, component: Component, directory: &Path, name: &str, attempt: Attempt) -> anyhow::Result<PartialArchive> {
+async fn archive(
+    context: &Context,
+    component: Component,
+    directory: &Path,
+    name: &str,
+    attempt: Attempt,
+) -> anyhow::Result<PartialArchive> {
     let writer = ArchiveWriter::create(directory, name, &attempt.tag(), context.config.threads, &context.control)?;
     match component {
         Component::Database => database(context, writer).await,
@@ -229,12 +233,11 @@ async fn archive(context: &Context, component: Component, directory: &Path, name
 
 async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<PartialArchive> {
     let config = &context.config;
-    let previous: Option<u64> = sqlx::query_scalar(
-        "SELECT raw_size FROM archives WHERE component = 'database' AND state = 'complete' ORDER BY id DESC LIMIT 1",
-    )
-    .fetch_optional(&context.pool)
-    .await?
-    .flatten();
+    let previous: Option<u64> =
+        sqlx::query_scalar("SELECT raw_size FROM archives WHERE component = 'database' AND state = 'complete' ORDER BY id DESC LIMIT 1")
+            .fetch_optional(&context.pool)
+            .await?
+            .flatten();
     let dump_config = DumpConfig {
         server: config.application.clone(),
         tools_dir: config.tools_dir.clone(),
@@ -256,7 +259,12 @@ async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<Pa
     Ok(tokio::task::spawn_blocking(move || writer.finish(manifest)).await??)
 }
 
-async fn directory_archive(context: &Context, component: Component, mut writer: ArchiveWriter, directory: &Path) -> anyhow::Result<PartialArchive> {
+async fn directory_archive(
+    context: &Context,
+    component: Component,
+    mut writer: ArchiveWriter,
+    directory: &Path,
+) -> anyhow::Result<PartialArchive> {
     let source = source(&context.config, component, directory)?;
     let control = context.control.clone();
     let taken_at = chrono::Utc::now();
@@ -279,7 +287,8 @@ async fn directory_archive(context: &Context, component: Component, mut writer: 
 /// Where a file component lies, and what stays out of it: always the backup directory, and of the framework also
 /// what can be rebuilt and the other components.
 fn source(config: &Config, component: Component, backups: &Path) -> anyhow::Result<FileSource> {
-    let root = || config.root.clone().ok_or_else(|| anyhow!("HERATIO_ROOT is unset: it names Heratio's own directory, which holds {component}"));
+    let root =
+        || config.root.clone().ok_or_else(|| anyhow!("HERATIO_ROOT is unset: it names Heratio's own directory, which holds {component}"));
     let path: PathBuf = match component {
         Component::Uploads => {
             config.uploads.clone().ok_or_else(|| anyhow!("HERATIO_UPLOADS_PATH is unset: it names the uploads directory"))?

@@ -58,7 +58,9 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             Command::Run { mut queues, node, concurrency } => {
-                if let Some(node) = node { config.node = node; }
+                if let Some(node) = node {
+                    config.node = node;
+                }
                 queues.push(format!("node:{}", config.node));
                 runner::work(config, runner::RunOptions { queues, concurrency: concurrency.into() }).await?;
             }

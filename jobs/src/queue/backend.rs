@@ -23,8 +23,8 @@ use apalis_core::{
     task::{Task, builder::TaskBuilder, task_id::TaskId},
     worker::context::WorkerContext,
 };
-use engine::control::Control;
-use sqlx::{MySqlPool, mysql::MySqlConnectOptions};
+use engine::{control::Control, server::ServerConfig};
+use sqlx::MySqlPool;
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -63,12 +63,12 @@ pub struct Core {
 
 impl Core {
     /// Starts the thread; it lives as long as the process.
-    pub fn start(options: MySqlConnectOptions, connections: u32) -> std::io::Result<Self> {
+    pub fn start(control: &ServerConfig, connections: u32) -> std::io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().thread_name("queue").build()?;
         let handle = runtime.handle().clone();
         let pool = {
             let _entered = handle.enter();
-            pool(options, connections)
+            pool(control, connections)
         };
         std::thread::Builder::new().name("queue".into()).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
         Ok(Self { handle, pool })
@@ -316,7 +316,9 @@ async fn supervise(queue: Queue, claim: Claim, running: Running, mut run: JoinHa
     }
     match written {
         Written::Yes => tracing::info!(job.id = claim.id, kind = claim.kind, attempt = claim.attempt, "{told}"),
-        Written::Fenced => tracing::error!(job.id = claim.id, kind = claim.kind, "its lease was lost, so its outcome is not written: {told}"),
+        Written::Fenced => {
+            tracing::error!(job.id = claim.id, kind = claim.kind, "its lease was lost, so its outcome is not written: {told}")
+        }
     }
     Ok(())
 }
@@ -367,7 +369,9 @@ fn verdict(
         Some(Stop::Shutdown) if policy.at_most_once => {
             failed(State::Failed, format!("its worker was told to stop: {text}. It is not started again by itself"))
         }
-        Some(Stop::Shutdown) => Verdict::Release { why: "its worker was told to stop; it starts again on the next free one".into(), delay: Duration::ZERO },
+        Some(Stop::Shutdown) => {
+            Verdict::Release { why: "its worker was told to stop; it starts again on the next free one".into(), delay: Duration::ZERO }
+        }
         Some(Stop::TimeLimit) => again(format!("stopped after its time limit of {} s", policy.time_limit.as_secs())),
         Some(Stop::LeaseLost) => again("could not renew its lease in time (was the control schema's server away?)".into()),
         None => match error.downcast_ref::<Snooze>() {
@@ -381,13 +385,15 @@ fn verdict(
 /// The handler that apalis calls: decodes the payload and runs the kind.
 pub async fn run(claim: &Claim, running: Running, make: &MakeContext) -> Outcome {
     let context = make(claim, running.control, running.log);
-    Outcome(async {
-        let kind = register::find(&claim.kind)
-            .ok_or_else(|| crate::job::give_up(anyhow::anyhow!("this worker knows no kind `{}`; upgrade it", claim.kind)))?;
-        let payload = serde_json::from_str(&claim.payload).map_err(|e| crate::job::give_up(anyhow::anyhow!("payload: {e}")))?;
-        (kind.run)(payload, &context).await
-    }
-    .await)
+    Outcome(
+        async {
+            let kind = register::find(&claim.kind)
+                .ok_or_else(|| crate::job::give_up(anyhow::anyhow!("this worker knows no kind `{}`; upgrade it", claim.kind)))?;
+            let payload = serde_json::from_str(&claim.payload).map_err(|e| crate::job::give_up(anyhow::anyhow!("payload: {e}")))?;
+            (kind.run)(payload, &context).await
+        }
+        .await,
+    )
 }
 
 #[cfg(test)]

@@ -23,10 +23,8 @@ pub mod workers;
 pub use claim::{Claim, WorkerRow};
 pub use enqueue::{Enqueued, NewJob, enqueue};
 
-use sqlx::{
-    Executor, MySqlPool,
-    mysql::{MySqlConnectOptions, MySqlPoolOptions},
-};
+use engine::server::ServerConfig;
+use sqlx::{Executor, MySqlPool, mysql::MySqlPoolOptions};
 use std::time::Duration;
 
 /// Longest wait for a connection or an answer of the control schema; far below any lease in production.
@@ -35,7 +33,7 @@ pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Opens a pool on the control schema. Nothing is connected before the first use.
 ///
 /// Its sessions are READ COMMITTED, since gap locks between claiming workers only deadlock, and in UTC.
-pub fn pool(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
+pub fn pool(control: &ServerConfig, connections: u32) -> MySqlPool {
     MySqlPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(DATABASE_TIMEOUT)
@@ -46,7 +44,7 @@ pub fn pool(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
                 Ok(())
             })
         })
-        .connect_lazy_with(options)
+        .connect_lazy_with(control.connect_options().database(&control.schema))
 }
 
 /// Bounds a database call: a connection whose packets vanish must not hold its caller for ever.

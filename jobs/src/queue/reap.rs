@@ -69,9 +69,19 @@ async fn take_over(connection: &mut MySqlConnection, id: u64) -> sqlx::Result<Op
     let (state, error) = if cancel && !at_most_once {
         ("cancelled", format!("cancelled; besides, {lost}"))
     } else if at_most_once {
-        ("failed", format!("{lost}. A job of kind `{kind}` is never started again by itself; look at its log with `enqueue show {id}` before you do so"))
+        (
+            "failed",
+            format!(
+                "{lost}. A job of kind `{kind}` is never started again by itself; look at its log with `enqueue show {id}` before you do so"
+            ),
+        )
     } else if attempt >= max_attempts {
-        ("failed", format!("{lost}, and this was attempt {attempt} of {max_attempts}. Look at that host's memory and logs, then `enqueue retry {id}`"))
+        (
+            "failed",
+            format!(
+                "{lost}, and this was attempt {attempt} of {max_attempts}. Look at that host's memory and logs, then `enqueue retry {id}`"
+            ),
+        )
     } else {
         ("available", format!("{lost}. It is tried again"))
     };
