@@ -66,7 +66,8 @@ impl Job for Backup {
 
     async fn run(&self, context: &Context) -> anyhow::Result<Done> {
         let settings = read_settings(context).await?;
-        let directory = backup_directory(&context.config, &settings).map_err(give_up)?;
+        let directory = checked_directory(&context.config, &settings).map_err(give_up)?;
+        let directory = paths::ensure_backup_dir(&directory)?;
         let attempt = Attempt { job_id: context.job_id, fence: context.fence };
         let node = &context.config.node;
         // The archives are 0600 all the same, so this does not make every backup one with warnings; `worker check` says it too.
@@ -198,23 +199,23 @@ async fn read_settings(context: &Context) -> anyhow::Result<Settings> {
     Ok(Settings::read(&mut application, &mut control).await?)
 }
 
-/// The resolved backup directory, checked and made.
-fn backup_directory(config: &Config, settings: &Settings) -> anyhow::Result<paths::BackupDir> {
+/// The backup directory, resolved and checked against what is served and what is backed up; it need not exist yet.
+pub fn checked_directory(config: &Config, settings: &Settings) -> anyhow::Result<PathBuf> {
     let directory = settings
         .backup_path()
         .or_else(|| config.backups.clone())
         .ok_or_else(|| anyhow!("no backup directory: set HERATIO_BACKUPS_PATH, or the setting backup_path"))?;
     anyhow::ensure!(directory.is_absolute(), "the setting backup_path, `{}`, is not an absolute path", directory.display());
-    let packages = config.root.as_ref().map(|r| r.join("packages"));
-    let mut components: Vec<(&str, &Path)> = Vec::new();
-    if let Some(uploads) = &config.uploads {
-        components.push(("uploads", uploads));
-    }
-    if let Some(packages) = &packages {
-        components.push(("packages", packages));
-    }
-    paths::check_backup_dir(&directory, &components, config.root.as_deref(), &[])?;
-    Ok(paths::ensure_backup_dir(&directory)?)
+    let known: Vec<(Component, PathBuf)> = directories(config).into_iter().filter_map(|(c, d)| Some((c, d.ok()?))).collect();
+    let components: Vec<(&str, &Path)> = known.iter().map(|(component, path)| (component.as_str(), path.as_path())).collect();
+    Ok(paths::check_backup_dir(&directory, &components, config.root.as_deref(), &[])?)
+}
+
+/// Each file component's directory, or which variable would name it.
+pub fn directories(config: &Config) -> Vec<(Component, anyhow::Result<PathBuf>)> {
+    let root = || config.root.clone().ok_or_else(|| anyhow!("HERATIO_ROOT is not set: it names Heratio's own directory"));
+    let uploads = config.uploads.clone().ok_or_else(|| anyhow!("HERATIO_UPLOADS_PATH is not set: it names the uploads directory"));
+    vec![(Component::Uploads, uploads), (Component::Packages, root().map(|r| r.join("packages"))), (Component::Framework, root())]
 }
 
 async fn archive(
@@ -287,15 +288,10 @@ async fn directory_archive(
 /// Where a file component lies, and what stays out of it: always the backup directory, and of the framework also
 /// what can be rebuilt and the other components.
 fn source(config: &Config, component: Component, backups: &Path) -> anyhow::Result<FileSource> {
-    let root =
-        || config.root.clone().ok_or_else(|| anyhow!("HERATIO_ROOT is unset: it names Heratio's own directory, which holds {component}"));
-    let path: PathBuf = match component {
-        Component::Uploads => {
-            config.uploads.clone().ok_or_else(|| anyhow!("HERATIO_UPLOADS_PATH is unset: it names the uploads directory"))?
-        }
-        Component::Packages => root()?.join("packages"),
-        _ => root()?,
-    };
+    let path = directories(config)
+        .into_iter()
+        .find_map(|(c, directory)| (c == component).then_some(directory))
+        .unwrap_or_else(|| Err(anyhow!("{component} is not a directory")))?;
     let mut source = FileSource::new(component.as_str(), &path);
     source.excludes.push(Exclude::Directory(backups.to_owned()));
     if component == Component::Framework {

@@ -167,12 +167,7 @@ impl Config {
                 .and_then(|h| h.into_string().ok())
                 .ok_or_else(|| invalid("BACKUP_NODE", "this host's name cannot be read: set the variable"))?,
         };
-        if node.is_empty() || node.len() > 64 || !node.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-            return Err(invalid(
-                "BACKUP_NODE",
-                format!("`{node}` is not a node's name: use up to 64 letters, digits, dots, dashes or underscores"),
-            ));
-        }
+        check_node(&node)?;
         let timezone = env.get("BACKUP_TIMEZONE").unwrap_or("UTC");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let prefix = env.get("BACKUP_SCHEMA_PREFIX").unwrap_or("heratio_bk_").to_owned();
@@ -216,6 +211,13 @@ impl Config {
         Ok(config)
     }
 
+    /// Another name for this host as a node.
+    pub fn set_node(&mut self, node: String) -> Result<(), ConfigError> {
+        check_node(&node)?;
+        self.node = node;
+        Ok(())
+    }
+
     /// The schema on the application server that holds its identity.
     pub fn meta_schema(&self) -> String {
         format!("{}meta", self.schema_prefix)
@@ -225,6 +227,16 @@ impl Config {
     pub fn control_from_env(env: &Env) -> Result<ServerConfig, ConfigError> {
         control(env)
     }
+}
+
+fn check_node(node: &str) -> Result<(), ConfigError> {
+    if node.is_empty() || node.len() > 64 || !node.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        return Err(invalid(
+            "BACKUP_NODE",
+            format!("`{node}` is not a node's name: use up to 64 letters, digits, dots, dashes or underscores"),
+        ));
+    }
+    Ok(())
 }
 
 fn control(env: &Env) -> Result<ServerConfig, ConfigError> {

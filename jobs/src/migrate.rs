@@ -93,6 +93,12 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     Ok(migrated)
 }
 
+/// How many migrations the schema lacks; an error when it has none at all.
+pub async fn pending(connection: &mut MySqlConnection) -> sqlx::Result<usize> {
+    let applied: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM schema_migrations").fetch_one(connection).await?;
+    Ok(MIGRATIONS.len().saturating_sub(applied as usize))
+}
+
 async fn create_schema(control: &ServerConfig) -> anyhow::Result<MySqlConnection> {
     let mut server = control.connect_without_schema().await.context("control schema")?;
     let name = control.schema.replace('`', "``");

@@ -35,6 +35,9 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 }
 
 fn decode<J: Job>(payload: &serde_json::Value) -> Result<J, String> {
+    if !payload.is_object() {
+        return Err(format!("payload of kind `{}`: not a JSON object", J::KIND));
+    }
     serde_json::from_value(payload.clone()).map_err(|e| format!("payload of kind `{}`: {e}", J::KIND))
 }
 
