@@ -7,4 +7,5 @@ pub mod archive;
 pub mod control;
 pub mod gzip;
 pub mod manifest;
+pub mod process;
 pub mod section_writer;
