@@ -6,6 +6,10 @@
 pub mod archive;
 pub mod control;
 pub mod gzip;
+pub mod identity;
 pub mod manifest;
+pub mod privileges;
 pub mod process;
 pub mod section_writer;
+pub mod server;
+pub mod sql;
