@@ -336,9 +336,13 @@ impl ServerError {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::UnknownHost { .. } => "check the host name in HERATIO_DATABASE_URL (or DB_HOST) and this host's resolver",
-            Self::Refused { .. } => "check that the server runs, and host, port and socket in HERATIO_DATABASE_URL (or DB_HOST, DB_PORT, DB_SOCKET)",
+            Self::Refused { .. } => {
+                "check that the server runs, and host, port and socket in HERATIO_DATABASE_URL (or DB_HOST, DB_PORT, DB_SOCKET)"
+            }
             Self::TimedOut { .. } => "check that the server runs and that no firewall drops packets to it",
-            Self::Denied { .. } => "check user and password in HERATIO_DATABASE_URL (or DB_USERNAME, DB_PASSWORD), and that the account may come from this host",
+            Self::Denied { .. } => {
+                "check user and password in HERATIO_DATABASE_URL (or DB_USERNAME, DB_PASSWORD), and that the account may come from this host"
+            }
             Self::SchemaDenied { .. } => "run `worker grants` and apply what it prints for this account",
             Self::UnknownSchema { .. } => "check the schema in HERATIO_DATABASE_URL (or DB_DATABASE)",
             Self::Full { .. } => "raise max_connections (or the account's limit), or run fewer workers",

@@ -100,7 +100,11 @@ fn dynamic_privileges_are_listed_without_spaces() {
 
 #[test]
 fn names_with_quotes_and_keywords() {
-    let p = parse(&["GRANT SELECT ON `a ON b`.* TO `x TO y`@`%`", "GRANT SELECT ON `we``ird`.* TO `x`@`%`", "GRANT PROXY ON ``@`%` TO `r`@`%`"]);
+    let p = parse(&[
+        "GRANT SELECT ON `a ON b`.* TO `x TO y`@`%`",
+        "GRANT SELECT ON `we``ird`.* TO `x`@`%`",
+        "GRANT PROXY ON ``@`%` TO `r`@`%`",
+    ]);
     assert!(p.has("SELECT", "a ON b") && p.has("SELECT", "we`ird"));
 }
 
