@@ -14,4 +14,5 @@ pub mod process;
 pub mod section_writer;
 pub mod server;
 pub mod sql;
+pub mod sql_scan;
 pub mod tools;
