@@ -5,8 +5,10 @@
 //! and DELIMITER lines as the mysql client does, so text inside data or routine bodies is never taken for the
 //! dump's own. Chunks may end anywhere.
 
+mod comments;
 mod event;
 mod head;
+mod rows;
 
 pub use event::{Event, ObjectKind, SectionKind};
 use head::Meaning;
@@ -180,56 +182,6 @@ impl Scanner {
             }
             _ => 0,
         }
-    }
-
-    /// The hot loop: counts tuples up to the first byte that is not plainly part of one.
-    fn skip_rows(&mut self, rest: &[u8]) -> usize {
-        if self.sql_mode.no_backslash {
-            return 0;
-        }
-        let (len, mut depth, mut rows, mut at) = (rest.len(), self.depth, self.rows, 0);
-        'tuples: while at < len {
-            if depth == 0 {
-                while at < len && matches!(rest[at], b',' | b' ' | b'\n' | b'\r' | b'\t') {
-                    at += 1;
-                }
-                if at == len || rest[at] != b'(' {
-                    break;
-                }
-            }
-            while at < len && PLAIN[rest[at] as usize] {
-                at += 1;
-            }
-            match rest.get(at) {
-                Some(b'(') => {
-                    rows += u64::from(depth == 0);
-                    depth += 1;
-                }
-                Some(b')') => depth -= 1,
-                Some(b'\'') => {
-                    at += 1;
-                    loop {
-                        at += string_end(&rest[at..]);
-                        match rest.get(at) {
-                            Some(b'\'') => break,
-                            Some(_) if at + 1 < len => at += 2,
-                            // The chunk ends in the string, or just after a backslash in it.
-                            open => {
-                                self.lex = if open.is_some() { Lex::Escaped(b'\'') } else { Lex::Quoted(b'\'') };
-                                at = len;
-                                break 'tuples;
-                            }
-                        }
-                    }
-                }
-                // A minus sign or a division is as plain as a digit.
-                Some(&sign @ (b'-' | b'/')) if rest.get(at + 1).is_some_and(|&next| next != sign && next != b'*') => {}
-                _ => break,
-            }
-            at += 1;
-        }
-        (self.depth, self.rows) = (depth, rows);
-        at
     }
 
     fn step(&mut self, byte: u8, events: &mut Vec<Event>) {
@@ -494,75 +446,6 @@ impl Scanner {
         }
     }
 
-    /// The comment's opening characters have been read; those of a line are kept with it.
-    fn open_comment(&mut self, lex: Lex, opening: &[u8]) {
-        self.lex = lex;
-        self.comment.clear();
-        if self.mode == Mode::Between {
-            self.completed = false;
-            match lex {
-                Lex::Line if self.block.is_some_and(|block| self.pos - block < BLOCK_MAX) => {}
-                Lex::Line => self.block = Some(self.token),
-                _ => self.block = None,
-            }
-            self.comment.extend_from_slice(opening);
-        }
-    }
-
-    fn comment_byte(&mut self, byte: u8, events: &mut Vec<Event>) {
-        match (self.lex, byte) {
-            (Lex::Line, b'\n') | (Lex::BlockStar, b'/') => {
-                let lex = std::mem::replace(&mut self.lex, Lex::Code);
-                if self.mode != Mode::Between {
-                    return self.plain(b' ', events);
-                }
-                let comment = std::mem::take(&mut self.comment);
-                match lex {
-                    Lex::Line => self.comment_line(&comment, events),
-                    _ => self.comment_block(&comment, events),
-                }
-                self.line_start = lex == Lex::Line;
-                return;
-            }
-            (Lex::Block | Lex::BlockStar, b'*') => self.lex = Lex::BlockStar,
-            (Lex::BlockStar, _) => self.lex = Lex::Block,
-            _ => {}
-        }
-        if self.mode == Mode::Between {
-            if self.comment.len() < COMMENT_MAX {
-                self.comment.push(byte);
-            }
-            // A heading is short: what is longer need not be held back.
-            if self.block.is_some_and(|block| self.pos - block > BLOCK_MAX) {
-                self.block = None;
-            }
-        }
-    }
-
-    fn comment_line(&mut self, line: &[u8], events: &mut Vec<Event>) {
-        let line = String::from_utf8_lossy(line);
-        let Some(line) = line.strip_prefix("-- ").map(str::trim_end) else { return };
-        if line.starts_with("Dump completed") {
-            self.completed = true;
-        } else if let Some((kind, name)) = head::heading(line) {
-            let start = self.block.take().unwrap_or(self.pos + 1);
-            match kind {
-                SectionKind::Trailer => self.begin_trailer(start, events),
-                _ => self.begin_section(kind, name, start, events),
-            }
-        } else if let Some((file, pos)) = head::position(line.as_bytes()) {
-            events.push(Event::Position { file, pos });
-        } else if let Some(set) = head::gtid_slave_pos(line) {
-            events.push(Event::Gtids { set, at_position: true });
-        }
-    }
-
-    fn comment_block(&mut self, comment: &[u8], events: &mut Vec<Event>) {
-        if let Some(set) = head::gtid_purged(comment) {
-            events.push(Event::Gtids { set, at_position: self.section.0 == SectionKind::Header });
-        }
-    }
-
     fn delimiter_byte(&mut self, byte: u8) {
         if byte != b'\n' {
             return self.head.push(byte);
@@ -572,28 +455,6 @@ impl Scanner {
         }
         (self.mode, self.line_start) = (Mode::Between, true);
         self.head.clear();
-    }
-}
-
-/// Bytes inside a tuple that mean nothing to us.
-static PLAIN: [bool; 256] = {
-    let mut plain = [true; 256];
-    let special = b"'\"`()-#/;";
-    let mut at = 0;
-    while at < special.len() {
-        plain[special[at] as usize] = false;
-        at += 1;
-    }
-    plain
-};
-
-/// Where a string's next quote or backslash is. Most strings are too short for memchr to pay.
-fn string_end(rest: &[u8]) -> usize {
-    const SHORT: usize = 12;
-    match rest.iter().take(SHORT).position(|&b| b == b'\'' || b == b'\\') {
-        Some(at) => at,
-        None if rest.len() <= SHORT => rest.len(),
-        None => SHORT + memchr2(b'\'', b'\\', &rest[SHORT..]).unwrap_or(rest.len() - SHORT),
     }
 }
 
