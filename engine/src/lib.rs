@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod control;
+pub mod fingerprint;
 pub mod gzip;
 pub mod identity;
 pub mod manifest;
@@ -13,6 +14,7 @@ pub mod privileges;
 pub mod process;
 pub mod section_writer;
 pub mod server;
+pub mod sessions;
 pub mod sql;
 pub mod sql_scan;
 pub mod tools;

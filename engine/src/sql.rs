@@ -16,6 +16,11 @@ impl TextRow {
         self.0.try_get_unchecked::<Option<&[u8]>, _>(column).ok().flatten().unwrap_or_default()
     }
 
+    /// All columns from a place on, each ended by a zero byte.
+    pub(crate) fn bytes_from(&self, first: usize) -> Vec<u8> {
+        (first..self.0.len()).flat_map(|at| [self.bytes_at(at), b"\0"].concat()).collect()
+    }
+
     /// A whole number, by its place; 0 when it is NULL, absent or none.
     pub(crate) fn number_at(&self, column: usize) -> u64 {
         self.text_at(column).parse().unwrap_or(0)
