@@ -1,1 +1,11 @@
-//! x
+//! Integration tests: one file per kind or promise, on real servers that `./test` starts.
+//!
+//! Every test has its own schemas and directories; `test_app` makes and removes them. Run them with `./test FILTER`.
+
+mod test_app;
+
+mod backup;
+mod failures;
+mod migrate;
+mod queue;
+mod snapshot;

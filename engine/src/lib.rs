@@ -5,11 +5,13 @@
 
 pub mod archive;
 pub mod control;
+pub mod files;
 pub mod fingerprint;
 pub mod gzip;
 pub mod identity;
 pub mod manifest;
 pub mod option_file;
+pub mod paths;
 pub mod privileges;
 pub mod process;
 pub mod section_writer;

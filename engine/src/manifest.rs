@@ -3,6 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+/// The version of the manifest that this program writes.
+pub const FORMAT: u32 = 1;
+
 /// The manifest stored inside every archive, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -28,7 +31,7 @@ pub struct Manifest {
     pub warnings: Vec<String>,
 }
 
-/// A part of the uncompressed stream that starts at a member's start.
+/// A part of the uncompressed stream that starts at a member's start, or, if a `file`, at most 1 MiB of small files after one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
     /// `table`, `view`, `header`, ... or `file` for members of a tar.
@@ -99,4 +102,7 @@ pub struct FileFacts {
     pub links: u64,
     /// Bytes of regular files' content.
     pub bytes: u64,
+    /// Files and directories that could not be read, or not to the end; the warnings name them.
+    #[serde(default)]
+    pub unreadable: u64,
 }

@@ -1,2 +1,115 @@
-//! x
-fn main() {}
+//! `enqueue`: submits, follows and inspects jobs.
+
+mod backups;
+mod cancel;
+mod follow;
+mod jobs_list;
+mod output;
+mod show;
+mod submit;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use jobs::{backup::Backup, config::Config, config::Env};
+use output::Output;
+use sqlx::MySqlConnection;
+use std::{path::PathBuf, process::ExitCode};
+
+const EXIT: &str = "\
+EXIT STATUS
+  0  done (without --wait: the job is enqueued)
+  1  the job failed or was cancelled, or the control schema cannot be reached
+  2  wrong usage, or refused before anything was enqueued
+  3  done with warnings
+
+ENVIRONMENT
+  BACKUP_DATABASE_URL  the control schema, mysql://user:password@host/heratio_backup
+  BACKUP_TIMEZONE      zone in which times are shown and read (default UTC)
+  BACKUP_ENV_FILE      a dotenv file with these, as --env-file";
+
+/// Submits, follows and inspects the jobs of Heratio Backup.
+///
+/// A submitting command inserts one job into the control schema; any worker process runs it. Nothing is
+/// done here: closing the terminal stops no job.
+#[derive(Parser)]
+#[command(name = "enqueue", version, after_help = EXIT, propagate_version = true)]
+struct Cli {
+    /// Read environment variables from this dotenv file (Heratio's own .env serves); real ones win.
+    #[arg(long, global = true, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Print one JSON document on standard output, for scripts.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Back up the database and files.
+    #[command(after_help = "EXAMPLES
+  enqueue backup --wait                              everything, with progress
+  enqueue backup --components database --label \"before the upgrade\"
+  enqueue backup --at '2026-11-25 02:00'             later; prints the job's number at once")]
+    Backup(submit::Submit<Backup>),
+    /// List jobs, the newest first.
+    Jobs(jobs_list::JobsArgs),
+    /// Show one job: state, progress, attempts, log, result.
+    Show(show::ShowArgs),
+    /// Cancel a waiting or running job.
+    Cancel(cancel::CancelArgs),
+    /// List backups and their archives, the newest first.
+    Backups(backups::BackupsArgs),
+}
+
+/// What every command has at hand.
+struct App {
+    env: Env,
+    output: Output,
+}
+
+impl App {
+    async fn connect(&self) -> anyhow::Result<MySqlConnection> {
+        let control = Config::control_from_env(&self.env)?;
+        control.connect().await.context("control schema")
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.json;
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::report(&error, json);
+            ExitCode::from(if error.is::<output::Refused>() || error.is::<jobs::config::ConfigError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    let env = Env::load(cli.env_file.as_deref())?;
+    let output = Output::new(cli.json, &env)?;
+    let app = App { env, output };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Backup(submit) => submit.run(&app).await,
+            Command::Jobs(args) => args.run(&app).await,
+            Command::Show(args) => args.run(&app).await,
+            Command::Cancel(args) => args.run(&app).await,
+            Command::Backups(args) => args.run(&app).await,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

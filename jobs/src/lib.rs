@@ -1,1 +1,14 @@
-//! x
+//! The kinds of jobs, one file each; the queue that runs them; the catalog they fill; the configuration they read.
+//!
+//! `engine` does the work and knows no queue; `worker`, `enqueue` and the tests use this crate.
+
+pub mod backup;
+pub mod catalog;
+pub mod component;
+pub mod config;
+pub mod job;
+pub mod migrate;
+pub mod queue;
+pub mod register;
+pub mod settings;
+pub mod state;

@@ -1,0 +1,234 @@
+//! Following a job to its end.
+
+use crate::{
+    App,
+    output::{size, span},
+};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jobs::{
+    queue::{
+        history::{self, JobRow},
+        workers,
+    },
+    state::State,
+};
+use sqlx::MySqlConnection;
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// Shows progress until the job is over, then what came of it. Ctrl-C stops the following, not the job.
+pub(crate) async fn follow(app: &App, connection: MySqlConnection, id: u64) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        job = wait(app, connection, id) => finish(app, &job?),
+        _ = tokio::signal::ctrl_c() => {
+            say(format_args!("no longer following; job {id} goes on. See it with `enqueue show {id}`, stop it with `enqueue cancel {id}`"));
+            Ok(ExitCode::from(130))
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "progress goes to standard error, results to standard output")]
+fn say(text: impl std::fmt::Display) {
+    eprintln!("{text}");
+}
+
+async fn wait(app: &App, connection: MySqlConnection, id: u64) -> anyhow::Result<JobRow> {
+    let mut connection = Some(connection);
+    let mut view = View::new(app.output.json, id);
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match look(app, &mut connection, id, view.last_line).await {
+            Ok(Look { job, log, workers }) => {
+                for line in log {
+                    view.last_line = line.id;
+                    view.say(&format!("{}: {}", line.level, line.message));
+                }
+                view.show(&job, workers);
+                if job.state.is_final() {
+                    view.end();
+                    return Ok(job);
+                }
+            }
+            // The job goes on without us; so we wait for MySQL as the workers do.
+            Err(error) => {
+                connection = None;
+                view.trouble(&error);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+struct Look {
+    job: JobRow,
+    log: Vec<history::LogRow>,
+    workers: usize,
+}
+
+async fn look(app: &App, slot: &mut Option<MySqlConnection>, id: u64, after: u64) -> anyhow::Result<Look> {
+    let connection = match slot {
+        Some(connection) => connection,
+        None => slot.insert(app.connect().await?),
+    };
+    let job = history::show(connection, id).await?.ok_or_else(|| anyhow::anyhow!("job {id} does not exist"))?;
+    let log = history::log(connection, id, after).await?;
+    let serving = |w: &workers::LiveWorker| w.queues.split(',').any(|q| q == job.queue);
+    let workers = if job.state == State::Available { workers::live(connection).await?.iter().filter(|w| serving(w)).count() } else { 1 };
+    Ok(Look { job, log, workers })
+}
+
+/// A bar on a terminal, plain lines in a pipe, nothing for scripts that asked for JSON.
+struct View {
+    bar: ProgressBar,
+    plain: bool,
+    last_line: u64,
+    said: String,
+    said_at: Instant,
+    started: Instant,
+}
+
+impl View {
+    fn new(json: bool, id: u64) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(
+            None,
+            if terminal && !json { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+        );
+        let view =
+            Self { bar, plain: !terminal && !json, last_line: 0, said: String::new(), said_at: Instant::now(), started: Instant::now() };
+        view.say(&format!("job {id}"));
+        view
+    }
+
+    /// A line above the bar.
+    fn say(&self, text: &str) {
+        if self.plain {
+            say(text);
+        } else {
+            self.bar.println(text);
+        }
+    }
+
+    fn show(&mut self, job: &JobRow, workers: usize) {
+        let phase = match (job.state, job.waits_for) {
+            (State::Running, _) => job.phase.clone().unwrap_or_else(|| "starting".into()),
+            (State::Available, Some(other)) => format!("waiting for job {other}"),
+            (State::Available, None) if job.attempt > 0 => {
+                format!(
+                    "waiting to try again at {} UTC after: {}",
+                    job.run_at.format("%H:%M:%S"),
+                    job.error.as_deref().unwrap_or("no reason given")
+                )
+            }
+            (State::Available, None) if job.run_at > chrono::Utc::now() => {
+                format!("waiting for {} UTC", job.run_at.format("%Y-%m-%d %H:%M:%S"))
+            }
+            (State::Available, None) if workers == 0 && self.started.elapsed() > Duration::from_secs(3) => {
+                format!("waiting: no running worker serves the queue `{}`; start one with `worker run`", job.queue)
+            }
+            (State::Available, None) => "waiting for a worker".into(),
+            _ => return,
+        };
+        let news = phase != self.said;
+        if self.plain {
+            if news || (job.state == State::Running && self.said_at.elapsed() > Duration::from_secs(10)) {
+                self.say(&if job.progress_done > 0 && job.state == State::Running {
+                    format!("{phase}: {}", amount(job))
+                } else {
+                    phase.clone()
+                });
+                self.said_at = Instant::now();
+            }
+        } else {
+            if news {
+                self.bar.reset();
+                self.bar.set_style(style(job));
+                self.bar.enable_steady_tick(Duration::from_millis(200));
+            }
+            self.bar.set_message(phase.clone());
+            self.bar.set_length(job.progress_total.max(job.progress_done));
+            self.bar.set_position(job.progress_done);
+        }
+        self.said = phase;
+    }
+
+    fn trouble(&mut self, error: &anyhow::Error) {
+        let text = format!("cannot see the job at the moment ({}); it goes on, trying again", jobs::job::explain(error));
+        if self.said != text {
+            self.say(&text);
+            self.said = text;
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+        // Anything later goes to standard output; nothing of the bar must come after it.
+        _ = io::stderr().flush();
+    }
+}
+
+fn amount(job: &JobRow) -> String {
+    match job.progress_total {
+        0 => size(job.progress_done),
+        total => format!("{} of about {} ({} %)", size(job.progress_done), size(total), (job.progress_done * 100 / total).min(100)),
+    }
+}
+
+fn style(job: &JobRow) -> ProgressStyle {
+    let template = match (job.state, job.progress_total) {
+        (State::Running, 1..) => "{msg}  [{bar:30}] {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left",
+        (State::Running, 0) => "{msg}  {spinner} {decimal_bytes}  {elapsed}",
+        _ => "{spinner} {msg}",
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+/// What came of the job, and the exit status that says so.
+fn finish(app: &App, job: &JobRow) -> anyhow::Result<ExitCode> {
+    if app.output.json {
+        app.output.document(job)?;
+    } else {
+        result(app, job)?;
+    }
+    Ok(match job.state {
+        State::Completed => ExitCode::SUCCESS,
+        State::CompletedWithWarnings => ExitCode::from(3),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// The result as text: state and time, files with sizes, errors.
+pub(crate) fn result(app: &App, job: &JobRow) -> anyhow::Result<()> {
+    let seconds = match (job.started_at, job.finished_at) {
+        (Some(start), Some(end)) => format!(" in {}", span((end - start).num_milliseconds() as f64 / 1000.0)),
+        _ => String::new(),
+    };
+    app.output.line(format_args!("job {} ({}) {}{seconds}", job.id, job.kind, crate::output::state(job.state)))?;
+    let result = job.result.as_ref();
+    if let Some(backup) = result.and_then(|r| r["backup"].as_u64()) {
+        app.output.line(format_args!("backup {backup}"))?;
+    }
+    for file in result.and_then(|r| r["files"].as_array()).into_iter().flatten() {
+        let text = |key: &str| file[key].as_str().unwrap_or_default();
+        app.output.line(format_args!(
+            "  {:<10} {:>9}  {}/{}",
+            text("component"),
+            size(file["size"].as_u64().unwrap_or(0)),
+            text("directory"),
+            text("file_name")
+        ))?;
+    }
+    for key in ["errors", "warnings"] {
+        for problem in result.and_then(|r| r[key].as_array()).into_iter().flatten() {
+            app.output.line(format_args!("  {}: {}", key.trim_end_matches('s'), problem.as_str().unwrap_or_default()))?;
+        }
+    }
+    if let Some(error) = &job.error {
+        app.output.line(format_args!("  {error}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! `enqueue show`.
+
+use crate::{App, follow, output};
+use jobs::{queue::history, state::State};
+use serde_json::json;
+use std::process::ExitCode;
+
+/// Which job to show.
+#[derive(clap::Args)]
+pub(crate) struct ShowArgs {
+    /// The job's number.
+    job: u64,
+    /// Follow it to its end; the exit status tells how it ended.
+    #[arg(long, short)]
+    wait: bool,
+}
+
+impl ShowArgs {
+    pub(crate) async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
+        let mut connection = app.connect().await?;
+        let id = self.job;
+        let Some(job) = history::show(&mut connection, id).await? else {
+            return Err(output::Refused(format!("job {id} does not exist; `enqueue jobs` lists them")).into());
+        };
+        if self.wait {
+            return follow::follow(app, connection, id).await;
+        }
+        let attempts = history::attempts(&mut connection, id).await?;
+        let log = history::log(&mut connection, id, 0).await?;
+        if app.output.json {
+            app.output.document(&json!({ "job": job, "attempts": attempts, "log": log }))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        follow::result(app, &job)?;
+        app.output.line(format_args!("  asked by {} ({}) at {}", job.requested_by, job.requested_from, app.output.time(job.created_at)))?;
+        app.output.line(format_args!("  payload {}", job.payload))?;
+        match (job.state, job.waits_for) {
+            (State::Available, Some(other)) => app.output.line(format_args!("  waiting for job {other}"))?,
+            (State::Available, None) => {
+                app.output.line(format_args!("  in queue `{}`, not before {}", job.queue, app.output.time(job.run_at)))?
+            }
+            (State::Running, _) => app.output.line(format_args!(
+                "  {}: {}",
+                job.phase.as_deref().unwrap_or("starting"),
+                match job.progress_total {
+                    0 => output::size(job.progress_done),
+                    total => format!("{} of about {}", output::size(job.progress_done), output::size(total)),
+                }
+            ))?,
+            _ => {}
+        }
+        for a in &attempts {
+            let outcome = a.outcome.as_deref().unwrap_or("running");
+            let pid = a.pid.map_or_else(String::new, |p| format!(" (process {p})"));
+            app.output.line(format_args!("attempt {}: {} on {}{pid}: {outcome}", a.attempt, app.output.time(a.started_at), a.node))?;
+            if let Some(error) = a.error.as_ref().filter(|e| Some(*e) != job.error.as_ref()) {
+                app.output.line(format_args!("  {error}"))?;
+            }
+        }
+        for line in &log {
+            app.output.line(format_args!("{} {:<5} {}", app.output.time(line.at), line.level, line.message))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

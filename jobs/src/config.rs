@@ -1,0 +1,388 @@
+//! Configuration, read once at start from the environment and an optional dotenv file, into types.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `BACKUP_DATABASE_URL` | control schema, `mysql://user:password@host/heratio_backup` |
+//! | `HERATIO_DATABASE_URL`, else `DB_URL`, `DATABASE_URL`, else `DB_HOST`, `DB_PORT`, `DB_SOCKET`, `DB_DATABASE`, `DB_USERNAME`, `DB_PASSWORD` | application database |
+//! | `HERATIO_ROOT` | application root; its `packages` directory is the packages component |
+//! | `HERATIO_UPLOADS_PATH` | uploads component (default `{HERATIO_ROOT}/uploads`) |
+//! | `HERATIO_BACKUPS_PATH` | backup directory, where the setting `backup_path` is empty |
+//! | `BACKUP_NODE` | this host's name as a node (default: its host name) |
+//! | `BACKUP_TIMEZONE` | zone in which times are shown and read (default `UTC`) |
+//! | `BACKUP_TOOLS_DIR` | directory of the client tools, looked in before `PATH` |
+//! | `BACKUP_THREADS` | compressing threads (default: the host's cores, at most 8) |
+//! | `BACKUP_LOCK_WAIT` | seconds to wait for the dump's first lock (default 60) |
+//! | `BACKUP_LEASE` | seconds of a job's lease (default 120, at least 2) |
+//! | `BACKUP_POLL_MS` | milliseconds between looks for work (default 500) |
+//! | `BACKUP_SHUTDOWN_GRACE` | seconds that running jobs may go on after SIGTERM (default 20) |
+//! | `BACKUP_RETRY_DELAY` | seconds before the second attempt (default: the kind's own) |
+//! | `BACKUP_SCHEMA_PREFIX` | prefix of schemas that we make on the application server (default `heratio_bk_`) |
+//!
+//! Every secret, and every URL that holds one, has a `_FILE` variant that names a file with the value.
+
+use crate::queue::backend::Timing;
+use engine::server::{ServerConfig, Tls};
+use percent_encoding::percent_decode_str;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+/// What is wrong with the configuration; nothing has been done yet.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A variable that is needed.
+    #[error("missing environment variable {variable}: {why}")]
+    Missing {
+        /// Its name.
+        variable: String,
+        /// What it is for.
+        why: &'static str,
+    },
+    /// A variable whose value does not fit. The value of a secret is not shown.
+    #[error("environment variable {variable}: {reason}")]
+    Invalid {
+        /// Its name.
+        variable: String,
+        /// What was expected.
+        reason: String,
+    },
+    /// The dotenv file.
+    #[error("cannot read the environment file {path}: {reason}")]
+    EnvFile {
+        /// The file.
+        path: String,
+        /// The system's or the parser's word.
+        reason: String,
+    },
+}
+
+/// The effective configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Control schema.
+    pub control: ServerConfig,
+    /// Application database.
+    pub application: ServerConfig,
+    /// Application root.
+    pub root: Option<PathBuf>,
+    /// Uploads component.
+    pub uploads: Option<PathBuf>,
+    /// Backup directory where the setting is empty.
+    pub backups: Option<PathBuf>,
+    /// This host as a node.
+    pub node: String,
+    /// Zone of times at the edges.
+    pub timezone: chrono_tz::Tz,
+    /// Where client tools are looked for first.
+    pub tools_dir: Option<PathBuf>,
+    /// Compressing threads.
+    pub threads: usize,
+    /// Longest wait for the dump's first lock.
+    pub lock_wait: Duration,
+    /// The queue's timing.
+    pub timing: Timing,
+    /// Prefix of schemas that we make on the application server.
+    pub schema_prefix: String,
+}
+
+/// The environment as the programs see it: the process's variables, then the dotenv file's.
+pub struct Env(HashMap<String, String>);
+
+impl Env {
+    /// Reads the process's variables and `file` (or the file that `BACKUP_ENV_FILE` names). Variables of the process win, as in Laravel.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut values = HashMap::new();
+        let named = std::env::var_os("BACKUP_ENV_FILE").map(PathBuf::from);
+        if let Some(path) = file.or(named.as_deref()) {
+            let failed = |reason: String| ConfigError::EnvFile { path: path.display().to_string(), reason };
+            for item in dotenvy::from_path_iter(path).map_err(|e| failed(e.to_string()))? {
+                // The parser's error quotes the line, which may hold a password.
+                let (name, value) = item.map_err(|e| match e {
+                    dotenvy::Error::LineParse(_, at) => {
+                        failed(format!("a line cannot be parsed (at its character {at}); quote values with spaces or #"))
+                    }
+                    other => failed(other.to_string()),
+                })?;
+                values.insert(name, value);
+            }
+        }
+        values.extend(std::env::vars());
+        Ok(Self(values))
+    }
+
+    /// For tests: exactly these.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    }
+
+    /// A variable; empty is unset, as in Laravel's `.env` files.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+
+    /// A variable, or the content of the file that `{name}_FILE` names, without its last line break.
+    pub fn secret(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        if let Some(value) = self.get(name) {
+            return Ok(Some(value.to_owned()));
+        }
+        let variable = format!("{name}_FILE");
+        let Some(path) = self.get(&variable) else { return Ok(None) };
+        let text =
+            std::fs::read_to_string(path).map_err(|e| ConfigError::Invalid { variable, reason: format!("cannot read {path}: {e}") })?;
+        Ok(Some(text.strip_suffix('\n').map_or(&*text, |t| t.strip_suffix('\r').unwrap_or(t)).to_owned()))
+    }
+
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.get(name).map(PathBuf::from) {
+            Some(path) if !path.is_absolute() => Err(invalid(name, format!("`{}` is not an absolute path", path.display()))),
+            path => Ok(path),
+        }
+    }
+
+    fn number<T: FromStr + PartialOrd + std::fmt::Display>(&self, name: &str, default: T, least: T) -> Result<T, ConfigError> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        match text.parse() {
+            Ok(number) if number >= least => Ok(number),
+            _ => Err(invalid(name, format!("`{text}` is not a whole number of at least {least}"))),
+        }
+    }
+}
+
+fn invalid(variable: &str, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { variable: variable.into(), reason: reason.into() }
+}
+
+impl Config {
+    /// Reads everything, and names the first variable that is missing or wrong.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let root = env.path("HERATIO_ROOT")?;
+        let uploads = env.path("HERATIO_UPLOADS_PATH")?.or_else(|| root.as_ref().map(|r| r.join("uploads")));
+        let node = match env.get("BACKUP_NODE") {
+            Some(node) => node.to_owned(),
+            None => hostname::get()
+                .ok()
+                .and_then(|h| h.into_string().ok())
+                .ok_or_else(|| invalid("BACKUP_NODE", "this host's name cannot be read: set the variable"))?,
+        };
+        check_node(&node)?;
+        let timezone = env.get("BACKUP_TIMEZONE").unwrap_or("UTC");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let prefix = env.get("BACKUP_SCHEMA_PREFIX").unwrap_or("heratio_bk_").to_owned();
+        if prefix.len() < 4 || prefix.len() > 32 || !prefix.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            return Err(invalid("BACKUP_SCHEMA_PREFIX", format!("`{prefix}` is not 4 to 32 lower-case letters, digits or underscores")));
+        }
+        let config = Self {
+            control: control(env)?,
+            application: application(env)?,
+            root,
+            uploads,
+            backups: env.path("HERATIO_BACKUPS_PATH")?,
+            node,
+            timezone: timezone
+                .parse()
+                .map_err(|_| invalid("BACKUP_TIMEZONE", format!("`{timezone}` is not a time zone such as UTC or Africa/Johannesburg")))?,
+            tools_dir: env.path("BACKUP_TOOLS_DIR")?,
+            threads: env.number("BACKUP_THREADS", cores.min(8), 1)?,
+            lock_wait: Duration::from_secs(env.number("BACKUP_LOCK_WAIT", 60, 1)?),
+            timing: Timing {
+                lease: Duration::from_secs(env.number("BACKUP_LEASE", 120, 2)?),
+                poll: Duration::from_millis(env.number("BACKUP_POLL_MS", 500, 10)?),
+                grace: Duration::from_secs(env.number("BACKUP_SHUTDOWN_GRACE", 20, 0)?),
+                retry_delay: env
+                    .get("BACKUP_RETRY_DELAY")
+                    .map(|_| env.number("BACKUP_RETRY_DELAY", 0, 0))
+                    .transpose()?
+                    .map(Duration::from_secs),
+            },
+            schema_prefix: prefix,
+        };
+        if config.control.schema.starts_with(&config.schema_prefix) {
+            return Err(invalid(
+                "BACKUP_DATABASE_URL",
+                format!(
+                    "the control schema `{}` must not start with `{}`, the prefix of schemas that restores make and drop",
+                    config.control.schema, config.schema_prefix
+                ),
+            ));
+        }
+        Ok(config)
+    }
+
+    /// Another name for this host as a node.
+    pub fn set_node(&mut self, node: String) -> Result<(), ConfigError> {
+        check_node(&node)?;
+        self.node = node;
+        Ok(())
+    }
+
+    /// The schema on the application server that holds its identity.
+    pub fn meta_schema(&self) -> String {
+        format!("{}meta", self.schema_prefix)
+    }
+
+    /// The control schema alone: all that `enqueue` needs to submit and inspect.
+    pub fn control_from_env(env: &Env) -> Result<ServerConfig, ConfigError> {
+        control(env)
+    }
+}
+
+fn check_node(node: &str) -> Result<(), ConfigError> {
+    if node.is_empty() || node.len() > 64 || !node.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        return Err(invalid(
+            "BACKUP_NODE",
+            format!("`{node}` is not a node's name: use up to 64 letters, digits, dots, dashes or underscores"),
+        ));
+    }
+    Ok(())
+}
+
+fn control(env: &Env) -> Result<ServerConfig, ConfigError> {
+    let url = env.secret("BACKUP_DATABASE_URL")?.ok_or(ConfigError::Missing {
+        variable: "BACKUP_DATABASE_URL".into(),
+        why: "it names the control schema, for example mysql://backup:PASSWORD@127.0.0.1/heratio_backup",
+    })?;
+    server("BACKUP_DATABASE_URL", &url)
+}
+
+fn application(env: &Env) -> Result<ServerConfig, ConfigError> {
+    for name in ["HERATIO_DATABASE_URL", "DB_URL", "DATABASE_URL"] {
+        if let Some(url) = env.secret(name)? {
+            return server(name, &url);
+        }
+    }
+    let schema = env.get("DB_DATABASE").ok_or(ConfigError::Missing {
+        variable: "HERATIO_DATABASE_URL".into(),
+        why: "it names the application database, for example mysql://heratio_backup:PASSWORD@127.0.0.1/heratio; Laravel's DB_HOST, DB_DATABASE, DB_USERNAME and DB_PASSWORD serve as well",
+    })?;
+    Ok(ServerConfig {
+        host: env.get("DB_HOST").unwrap_or("127.0.0.1").into(),
+        port: env.number("DB_PORT", 3306, 1)?,
+        socket: env.path("DB_SOCKET")?,
+        user: env.get("DB_USERNAME").unwrap_or("root").into(),
+        password: env.secret("DB_PASSWORD")?.map(Into::into),
+        schema: schema.into(),
+        tls: Tls::default(),
+    })
+}
+
+/// Reads `mysql://user:password@host:port/schema?socket=/path&ssl-mode=...&ssl-ca=/path`.
+fn server(variable: &str, text: &str) -> Result<ServerConfig, ConfigError> {
+    let wrong = |reason: &str| {
+        invalid(variable, format!("{reason} (expected mysql://user:password@host:port/schema, with %-escapes for special characters)"))
+    };
+    let url = url::Url::parse(text).map_err(|e| wrong(&format!("it is not a URL: {e}")))?;
+    if !matches!(url.scheme(), "mysql" | "mariadb") {
+        return Err(wrong("its scheme is not mysql"));
+    }
+    let decode = |s: &str| percent_decode_str(s).decode_utf8().map(|s| s.into_owned()).map_err(|_| wrong("it is not UTF-8"));
+    let mut server = ServerConfig {
+        host: decode(url.host_str().unwrap_or("127.0.0.1"))?.trim_matches(['[', ']']).to_owned(),
+        port: url.port().unwrap_or(3306),
+        user: decode(url.username())?,
+        password: url.password().map(decode).transpose()?.map(Into::into),
+        schema: decode(url.path().trim_start_matches('/'))?,
+        socket: None,
+        tls: Tls::default(),
+    };
+    if server.schema.is_empty() {
+        return Err(wrong("it names no schema"));
+    }
+    if server.user.is_empty() {
+        return Err(wrong("it names no user"));
+    }
+    for (key, value) in url.query_pairs() {
+        match &*key {
+            "socket" => server.socket = Some(PathBuf::from(&*value)),
+            "ssl-mode" | "sslmode" | "ssl_mode" => {
+                server.tls.mode = value.parse().map_err(|_| {
+                    wrong(&format!("ssl-mode `{value}` is none of disabled, preferred, required, verify_ca, verify_identity"))
+                })?;
+            }
+            "ssl-ca" | "sslca" | "ssl_ca" => server.tls.ca = Some(PathBuf::from(&*value)),
+            // Laravel's own URLs carry these; the connection is utf8mb4 in any case.
+            "charset" | "collation" => {}
+            other => return Err(wrong(&format!("parameter `{other}` is not known; there are socket, ssl-mode and ssl-ca"))),
+        }
+    }
+    Ok(server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    const CONTROL: (&str, &str) = ("BACKUP_DATABASE_URL", "mysql://backup:p%40ss%2Fw%23rd@db.example:3307/heratio_backup");
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_env(&Env::from_pairs(pairs.iter().copied()))
+    }
+
+    #[test]
+    fn urls_and_laravel_variables() {
+        let config = read(&[
+            CONTROL,
+            ("DB_DATABASE", "heratio"),
+            ("DB_PASSWORD", "0"),
+            ("DB_SOCKET", "/run/my.sock"),
+            ("HERATIO_ROOT", "/srv/heratio"),
+        ])
+        .unwrap();
+        assert_eq!(
+            (config.control.host.as_str(), config.control.port, config.control.schema.as_str()),
+            ("db.example", 3307, "heratio_backup")
+        );
+        assert_eq!(config.control.password.unwrap().expose_secret(), "p@ss/w#rd");
+        assert_eq!(config.application.password.unwrap().expose_secret(), "0");
+        assert_eq!(config.application.socket.as_deref(), Some(Path::new("/run/my.sock")));
+        assert_eq!(config.uploads.as_deref(), Some(Path::new("/srv/heratio/uploads")));
+        let config =
+            read(&[CONTROL, ("HERATIO_DATABASE_URL", "mysql://h@localhost/heratio?socket=/run/my.sock"), ("DB_DATABASE", "other")])
+                .unwrap();
+        assert_eq!(config.application.schema, "heratio");
+        assert!(config.application.password.is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_secret_is_shown() {
+        let error = |pairs: &[(&str, &str)]| read(pairs).unwrap_err().to_string();
+        assert!(error(&[]).starts_with("missing environment variable BACKUP_DATABASE_URL"));
+        assert!(error(&[CONTROL]).starts_with("missing environment variable HERATIO_DATABASE_URL"));
+        let app = ("DB_DATABASE", "heratio");
+        for (name, value) in [
+            ("BACKUP_DATABASE_URL", "mysql://backup:hunter2@host"),
+            ("BACKUP_DATABASE_URL", "postgres://backup:hunter2@host/x"),
+            ("BACKUP_DATABASE_URL", "backup:hunter2@host/x"),
+            ("BACKUP_DATABASE_URL", "mysql://backup:hunter2@host/heratio_bk_meta"),
+            ("HERATIO_ROOT", "relative/path"),
+            ("DB_PORT", "http"),
+            ("BACKUP_NODE", "a b"),
+            ("BACKUP_TIMEZONE", "Mars/Base"),
+            ("BACKUP_LEASE", "1"),
+            ("BACKUP_SCHEMA_PREFIX", "Bad-"),
+        ] {
+            let text = error(&[CONTROL, app, (name, value)]);
+            assert!(text.contains(name), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_may_lie_in_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "mysql://b:x@h/c\n").unwrap();
+        let env = Env::from_pairs([("BACKUP_DATABASE_URL_FILE", file.path().to_str().unwrap()), ("DB_DATABASE", "heratio")]);
+        assert_eq!(Config::from_env(&env).unwrap().control.schema, "c");
+    }
+
+    #[test]
+    fn a_dotenv_file_that_cannot_be_parsed_does_not_leak() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "DB_PASSWORD=hunter2 with spaces\n").unwrap();
+        let text = Env::load(Some(file.path())).err().map(|e| e.to_string()).unwrap();
+        assert!(text.contains("environment file") && !text.contains("hunter2"), "{text}");
+    }
+}

@@ -1,0 +1,103 @@
+//! Taking a job from a worker that no longer renews its lease.
+
+use crate::{
+    queue::{
+        finish::{end_attempt, release},
+        timely,
+    },
+    register,
+};
+use sqlx::{Connection, MySqlConnection, MySqlPool, Row};
+use std::time::Duration;
+
+/// What was done to a lost job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaped {
+    /// The job.
+    pub job_id: u64,
+    /// Whether it is failed (at most once, or out of attempts), or waits for its next attempt.
+    pub failed: bool,
+}
+
+/// Takes over every job whose lease ran out, by the server's clock.
+///
+/// Does nothing until the server has been up for a lease: after its restart, workers that could not renew
+/// get the time to do so. Any number of workers may call it at once; the row lock lets one act.
+pub async fn reap(pool: &MySqlPool, lease: Duration) -> sqlx::Result<Vec<Reaped>> {
+    // Detached: a call that is cut off by its time limit leaves the session unusable.
+    let mut connection = timely(pool.acquire()).await?.detach();
+    let uptime: (String, String) = timely(sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Uptime'").fetch_one(&mut connection)).await?;
+    if uptime.1.parse().is_ok_and(|s| Duration::from_secs(s) < lease) {
+        return Ok(Vec::new());
+    }
+    let lost: Vec<u64> = timely(
+        sqlx::query_scalar("SELECT id FROM jobs WHERE state = 'running' AND lease_until < UTC_TIMESTAMP(6) ORDER BY id LIMIT 100")
+            .fetch_all(&mut connection),
+    )
+    .await?;
+    let mut reaped = Vec::new();
+    for id in lost {
+        if let Some(job) = timely(take_over(&mut connection, id)).await? {
+            reaped.push(job);
+        }
+    }
+    Ok(reaped)
+}
+
+async fn take_over(connection: &mut MySqlConnection, id: u64) -> sqlx::Result<Option<Reaped>> {
+    let mut tx = connection.begin().await?;
+    let row = sqlx::query(
+        "SELECT j.kind, j.fence, j.attempt, j.max_attempts, j.node, w.pid, j.cancel_requested_at IS NOT NULL AS cancel
+           FROM jobs j LEFT JOIN workers w ON w.id = j.worker_id
+          WHERE j.id = ? AND j.state = 'running' AND j.lease_until < UTC_TIMESTAMP(6) FOR UPDATE",
+    )
+    .bind(id)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(row) = row else {
+        tx.rollback().await?;
+        return Ok(None);
+    };
+    let (kind, node): (String, String) = (row.try_get("kind")?, row.try_get("node")?);
+    let (fence, attempt, max_attempts): (u64, u32, u32) = (row.try_get("fence")?, row.try_get("attempt")?, row.try_get("max_attempts")?);
+    let pid = row.try_get::<Option<u32>, _>("pid")?.map_or_else(|| "unknown".into(), |pid| pid.to_string());
+    let policy = register::find(&kind).map(|k| k.policy);
+    let lost = format!("its worker (process {pid} on node {node}) stopped renewing its lease: killed, cut off, or stopped");
+    // A kind that this worker does not know may be destructive: never guess that it is not.
+    let at_most_once = policy.is_none_or(|p| p.at_most_once);
+    let cancel = row.try_get::<bool, _>("cancel")?;
+    let (state, error) = if cancel && !at_most_once {
+        ("cancelled", format!("cancelled; besides, {lost}"))
+    } else if at_most_once {
+        (
+            "failed",
+            format!(
+                "{lost}. A job of kind `{kind}` is never started again by itself; look at its log with `enqueue show {id}` before you do so"
+            ),
+        )
+    } else if attempt >= max_attempts {
+        (
+            "failed",
+            format!(
+                "{lost}, and this was attempt {attempt} of {max_attempts}. Look at that host's memory and logs, then `enqueue retry {id}`"
+            ),
+        )
+    } else {
+        ("available", format!("{lost}. It is tried again"))
+    };
+    sqlx::query(
+        "UPDATE jobs SET state = ?, error = ?, lease_until = NULL, run_at = UTC_TIMESTAMP(6),
+                finished_at = CASE WHEN ? THEN UTC_TIMESTAMP(6) END WHERE id = ?",
+    )
+    .bind(state)
+    .bind(&error)
+    .bind(state != "available")
+    .bind(id)
+    .execute(&mut *tx)
+    .await?;
+    end_attempt(&mut tx, id, fence, "lost", Some(&lost)).await?;
+    release(&mut tx, id, fence, state != "available").await?;
+    tx.commit().await?;
+    tracing::warn!(job.id = id, kind, state, "took a job from a lost worker");
+    Ok(Some(Reaped { job_id: id, failed: state == "failed" }))
+}

@@ -1,0 +1,55 @@
+//! The one list of kinds. The worker, the table `kinds` and the tests are made from it.
+
+use crate::{
+    backup::Backup,
+    component::Component,
+    job::{BoxFuture, Context, Done, Job, Policy},
+};
+
+/// Every kind of job. Adding one: its file, its test file, its line here.
+pub const KINDS: &[Kind] = &[Kind::of::<Backup>()];
+
+/// A kind without its payload type.
+pub struct Kind {
+    /// [`Job::KIND`].
+    pub name: &'static str,
+    /// [`Job::DESCRIPTION`].
+    pub description: &'static str,
+    /// [`Job::POLICY`].
+    pub policy: Policy,
+    /// Checks a payload and names the resources it needs, or says what is wrong with it.
+    pub check: fn(&serde_json::Value) -> Result<Vec<Component>, String>,
+    /// Runs a payload.
+    pub run: for<'c> fn(serde_json::Value, &'c Context) -> BoxFuture<'c, anyhow::Result<Done>>,
+}
+
+impl Kind {
+    const fn of<J: Job>() -> Self {
+        Self { name: J::KIND, description: J::DESCRIPTION, policy: J::POLICY, check: check::<J>, run: run::<J> }
+    }
+}
+
+/// The kind of this name.
+pub fn find(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|k| k.name == name)
+}
+
+fn decode<J: Job>(payload: &serde_json::Value) -> Result<J, String> {
+    if !payload.is_object() {
+        return Err(format!("payload of kind `{}`: not a JSON object", J::KIND));
+    }
+    serde_json::from_value(payload.clone()).map_err(|e| format!("payload of kind `{}`: {e}", J::KIND))
+}
+
+fn check<J: Job>(payload: &serde_json::Value) -> Result<Vec<Component>, String> {
+    let job: J = decode(payload)?;
+    job.validate()?;
+    Ok(job.resources())
+}
+
+fn run<J: Job>(payload: serde_json::Value, context: &Context) -> BoxFuture<'_, anyhow::Result<Done>> {
+    Box::pin(async move {
+        let job: J = decode(&payload).map_err(|e| crate::job::give_up(anyhow::anyhow!(e)))?;
+        job.run(context).await
+    })
+}

@@ -1,0 +1,166 @@
+//! One worker process: claims and runs jobs until it is told to stop.
+
+use anyhow::Context as _;
+use apalis::prelude::{Data, Monitor, WorkerBuilder, WorkerBuilderExt};
+use apalis_core::error::BoxDynError;
+use jobs::{
+    catalog,
+    config::Config,
+    job::Context,
+    queue::{
+        self, Claim,
+        backend::{Core, MakeContext, MySqlBackend, Outcome, Queue, Running, run},
+        reap::reap,
+        workers,
+    },
+};
+use std::{sync::Arc, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How one process works.
+pub(crate) struct RunOptions {
+    /// Queues to serve.
+    pub(crate) queues: Vec<String>,
+    /// Jobs at a time.
+    pub(crate) concurrency: usize,
+}
+
+/// Runs until SIGTERM or SIGINT, and returns once no job of this process is running.
+///
+/// At the first signal no job is taken any more, and running ones get the grace time; at its end, or at the second
+/// signal, they are told to stop, and repeatable ones are put back.
+pub(crate) async fn work(config: Config, options: RunOptions) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let core = Core::start(&config.control, options.concurrency as u32 + 4)?;
+    let pool = queue::pool(&config.control, options.concurrency as u32 * 2 + 2);
+    let worker = wait_for_schema(&core, &config, &options).await?;
+    tracing::info!(worker.id = worker.id, node = worker.node, queues = ?worker.queues, "worker started");
+
+    let (stopping, expired) = (CancellationToken::new(), CancellationToken::new());
+    let signals = watch_signals(stopping.clone(), expired.clone(), config.timing.grace)?;
+    let upkeep = core.handle.spawn(upkeep(core.clone(), config.clone(), worker.id, expired.child_token()));
+
+    let queue = Queue { core: core.clone(), worker: worker.clone(), timing: config.timing, expired: expired.clone() };
+    let make: MakeContext = Arc::new(move |claim, control, log| Context {
+        config: config.clone(),
+        pool: pool.clone(),
+        job_id: claim.id,
+        attempt: claim.attempt,
+        is_last_attempt: claim.attempt >= claim.max_attempts,
+        fence: claim.fence,
+        requested_by: claim.requested_by.clone(),
+        control,
+        log,
+    });
+    let concurrency = options.concurrency;
+    Monitor::new()
+        .register(move |_| {
+            WorkerBuilder::new(format!("worker-{}", queue.worker.id))
+                .backend(MySqlBackend::new(queue.clone()))
+                .concurrency(concurrency)
+                .data(make.clone())
+                .build(handle)
+        })
+        // A worker ends well only when it is told to; anything else is started again.
+        .should_restart(|_, _| true)
+        .run_with_signal(async move {
+            stopping.cancelled().await;
+            Ok(())
+        })
+        .await
+        .context("worker")?;
+
+    upkeep.abort();
+    signals.abort();
+    // The row only tells people; the process ends in any case.
+    let core_pool = core.pool.clone();
+    if let Err(error) = core.handle.spawn(async move { workers::stopped(&core_pool, worker.id).await }).await? {
+        tracing::warn!(%error, "cannot note that this worker stopped");
+    }
+    tracing::info!("worker stopped");
+    Ok(())
+}
+
+async fn handle(claim: Claim, running: Data<Running>, make: Data<MakeContext>) -> Result<Outcome, BoxDynError> {
+    Ok(run(&claim, (*running).clone(), &make).await)
+}
+
+/// Registers the worker, waiting for MySQL if it is not up yet; a missing or older schema is an error.
+async fn wait_for_schema(core: &Core, config: &Config, options: &RunOptions) -> anyhow::Result<queue::WorkerRow> {
+    let mut told = false;
+    loop {
+        let (pool, node, queues, concurrency) =
+            (core.pool.clone(), config.node.clone(), options.queues.clone(), options.concurrency as u32);
+        let registered = core.handle.spawn(async move { workers::register(&pool, &node, &queues, concurrency).await }).await?;
+        match registered {
+            Ok(row) => return Ok(row),
+            Err(sqlx_error) if sqlx_error.as_database_error().is_some() => {
+                return Err(sqlx_error).with_context(|| {
+                    format!("control schema `{}` at {} is not ready: run `worker migrate`", config.control.schema, config.control.target())
+                });
+            }
+            Err(error) => {
+                if !told {
+                    tracing::warn!(%error, server = config.control.target(), "waiting for the control schema's server");
+                    told = true;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn watch_signals(stopping: CancellationToken, expired: CancellationToken, grace: Duration) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tracing::info!(grace_seconds = grace.as_secs(), "stopping: no more jobs are taken; a second signal stops the running ones at once");
+        stopping.cancel();
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {}, () = tokio::time::sleep(grace) => {} }
+        tracing::info!("stopping the running jobs; repeatable ones are put back");
+        expired.cancel();
+    }))
+}
+
+/// What every worker does beside its jobs: heartbeat, reaping, and sweeping its own node.
+async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: CancellationToken) {
+    let lease = config.timing.lease;
+    // A lost job is found at most a quarter of a lease late.
+    let beat = (lease / 4).clamp(Duration::from_millis(250), Duration::from_secs(10));
+    let mut sweep_at = tokio::time::Instant::now();
+    while !stop.is_cancelled() {
+        if let Err(error) = workers::heartbeat(&core.pool, worker).await {
+            tracing::warn!(%error, "cannot write this worker's heartbeat");
+        }
+        let reaped = match reap(&core.pool, lease).await {
+            Ok(reaped) => !reaped.is_empty(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for lost jobs");
+                false
+            }
+        };
+        if reaped || tokio::time::Instant::now() >= sweep_at {
+            tidy(&core, &config.node).await;
+            sweep_at = tokio::time::Instant::now() + beat * 6;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(beat) => {}
+        }
+    }
+}
+
+async fn tidy(core: &Core, node: &str) {
+    if let Err(error) = catalog::settle(&core.pool).await {
+        tracing::warn!(%error, "cannot settle backups of ended jobs");
+    }
+    match catalog::sweep(&core.pool, node).await {
+        Ok(removed) => {
+            for path in removed {
+                tracing::info!(path = %path.display(), "removed what an ended attempt left");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot sweep what ended attempts left"),
+    }
+}
