@@ -290,7 +290,10 @@ mod tests {
     #[test]
     fn errors_are_told_apart_by_number() {
         let kind = |stderr: &str| DumpError::from_exit(&exit(stderr), "mysqldump", 10);
-        assert!(kind("mysqldump: Error 1412: Table definition has changed, please retry transaction when dumping table `t1` at row: 0").is_none());
+        assert!(
+            kind("mysqldump: Error 1412: Table definition has changed, please retry transaction when dumping table `t1` at row: 0")
+                .is_none()
+        );
         assert!(matches!(
             kind("mysqldump: Error 2013: Lost connection to MySQL server during query when dumping table `t1` at row: 3"),
             Some(DumpError::ConnectionLost { .. })
@@ -299,7 +302,10 @@ mod tests {
             kind("mariadb-dump: Got error: 1045: \"Access denied for user 'x'@'localhost' (using password: YES)\" when trying to connect"),
             Some(DumpError::ToolDenied { .. })
         ));
-        assert!(matches!(kind("mysqldump: lim has insufficient privileges to SHOW CREATE FUNCTION `f1`!"), Some(DumpError::ToolDenied { .. })));
+        assert!(matches!(
+            kind("mysqldump: lim has insufficient privileges to SHOW CREATE FUNCTION `f1`!"),
+            Some(DumpError::ToolDenied { .. })
+        ));
         assert!(matches!(kind("mysqldump: unknown option '--x'"), Some(DumpError::ToolFailed { .. })));
         let killed = Exit { status: ExitStatus::from_raw(9), ..exit("") };
         assert_eq!(DumpError::from_exit(&killed, "mysqldump", 10).unwrap().to_string(), "mysqldump was killed by signal 9 after 10 bytes");
@@ -307,7 +313,10 @@ mod tests {
 
     #[test]
     fn numbers_in_what_tools_say() {
-        assert_eq!(error_number("mysqldump: Couldn't execute 'FLUSH /*!40101 LOCAL */ TABLES': Lock wait timeout exceeded (1205)"), Some(1205));
+        assert_eq!(
+            error_number("mysqldump: Couldn't execute 'FLUSH /*!40101 LOCAL */ TABLES': Lock wait timeout exceeded (1205)"),
+            Some(1205)
+        );
         assert_eq!(error_number("Error 1412: x (1)"), Some(1412));
         assert_eq!(error_number("nothing (here)"), None);
     }
@@ -323,12 +332,15 @@ mod tests {
 
     #[test]
     fn the_blocking_session_is_named() {
-        let session = Session { id: 41, user: "root".to_owned(), host: "h".to_owned(), command: "Query".to_owned(), seconds: 95, ..Session::default() };
-        let error = DumpError::LockWait {
-            what: "take a snapshot".to_owned(),
-            waited: Duration::from_secs(60),
-            blockers: vec![session],
+        let session = Session {
+            id: 41,
+            user: "root".to_owned(),
+            host: "h".to_owned(),
+            command: "Query".to_owned(),
+            seconds: 95,
+            ..Session::default()
         };
+        let error = DumpError::LockWait { what: "take a snapshot".to_owned(), waited: Duration::from_secs(60), blockers: vec![session] };
         assert_eq!(error.to_string(), "could not take a snapshot within 60 s: blocked by session 41 (root@h, Query for 95 s)");
         assert!(error.hint().unwrap().contains("KILL 41"));
     }

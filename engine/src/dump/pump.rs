@@ -90,10 +90,10 @@ pub(super) fn pump<W: SectionWriter>(mut from: impl Read, writer: &mut W, mut si
                 other => content.note(other),
             }
         }
-        if content.position.is_some() || content.sections.len() > 1 {
-            if let Some(signal) = signals.snapshot.take() {
-                let _ = signal.send(content.position.clone());
-            }
+        if (content.position.is_some() || content.sections.len() > 1)
+            && let Some(signal) = signals.snapshot.take()
+        {
+            let _ = signal.send(content.position.clone());
         }
         let upto = (scanner.settled() - base) as usize;
         writer.write_all(&buffer[written..upto]).map_err(PumpError::Write)?;
@@ -129,7 +129,8 @@ impl Content {
         let section = self.sections.last_mut();
         match event {
             // A placeholder is not yet the view.
-            Event::Created { kind: ObjectKind::View, .. } if section.is_some_and(|s| s.kind == SectionKind::Placeholder.word()) => {}
+            Event::Created { kind: ObjectKind::View, .. }
+                if section.as_ref().is_some_and(|s| s.kind == SectionKind::Placeholder.word()) => {}
             Event::Created { kind, name } => {
                 self.created.insert((kind, name));
             }
