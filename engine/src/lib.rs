@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod control;
+pub mod dump;
 pub mod files;
 pub mod fingerprint;
 pub mod gzip;

@@ -94,42 +94,65 @@ pub async fn kill(conn: &mut MySqlConnection, id: u64) {
 
 /// The sessions that keep `waiting` from its lock, the likeliest first; empty when none can be seen.
 ///
-/// Metadata locks say it exactly, where the account may read them; but MySQL's "Waiting for table flush" is for
-/// no metadata lock. Otherwise it is whoever has been running the longest.
+/// Metadata locks say it exactly, where the account may read them. But "Waiting for table flush" is for no metadata
+/// lock: there it is whoever locked tables, or is running a statement. Without them it is whoever has run the longest.
 pub async fn blockers(conn: &mut MySqlConnection, server: &Server, waiting: &Session) -> Vec<Session> {
     let sessions = list(conn).await.unwrap_or_default();
     let own = sql::value(conn, "SELECT CONNECTION_ID()").await.ok().and_then(|id| id.parse().ok()).unwrap_or(0);
-    let holders = lock_holders(conn, server, waiting.id).await;
-    let mut blockers: Vec<_> = sessions.iter().filter(|s| holders.contains(&s.id) && s.id != waiting.id).cloned().collect();
+    let mut holders = lock_holders(conn, waiting.id).await;
+    if holders.is_empty() {
+        holders = table_lockers(conn, server).await;
+    }
+    let others = || sessions.iter().filter(|s| ![own, waiting.id].contains(&s.id)).cloned();
+    let mut blockers: Vec<_> = others().filter(|s| holders.contains(&s.id)).collect();
     if blockers.is_empty() {
-        let may_block = |s: &&Session| s.is_busy() && s.seconds >= waiting.seconds && ![own, waiting.id].contains(&s.id);
-        blockers = sessions.iter().filter(may_block).cloned().collect();
+        blockers = others().filter(|s| s.is_busy() && s.seconds >= waiting.seconds).collect();
     }
     blockers.sort_by_key(|s| std::cmp::Reverse(s.seconds));
     blockers
 }
 
+/// The sessions whose statement or transaction uses a table; `None` when the account may not know.
+pub(crate) async fn using_tables(conn: &mut MySqlConnection) -> Option<Vec<u64>> {
+    ids(
+        conn,
+        "SELECT DISTINCT t.processlist_id FROM performance_schema.metadata_locks l \
+         JOIN performance_schema.threads t ON t.thread_id = l.owner_thread_id WHERE l.object_type = 'TABLE' AND l.lock_status = 'GRANTED'",
+    )
+    .await
+}
+
 /// Sessions that hold a metadata lock on what session `id` waits for.
-async fn lock_holders(conn: &mut MySqlConnection, server: &Server, id: u64) -> Vec<u64> {
-    let by_schema = format!(
+async fn lock_holders(conn: &mut MySqlConnection, id: u64) -> Vec<u64> {
+    let query = format!(
         "SELECT DISTINCT ht.processlist_id FROM performance_schema.threads wt \
          JOIN performance_schema.metadata_locks w ON w.owner_thread_id = wt.thread_id AND w.lock_status = 'PENDING' \
          JOIN performance_schema.metadata_locks h ON h.object_type = w.object_type AND h.object_schema <=> w.object_schema \
            AND h.object_name <=> w.object_name AND h.lock_status = 'GRANTED' AND h.owner_thread_id <> w.owner_thread_id \
          JOIN performance_schema.threads ht ON ht.thread_id = h.owner_thread_id WHERE wt.processlist_id = {id}"
     );
-    // MariaDB's plugin lists granted locks only, so all holders of locks that keep readers out are suspects.
-    let by_plugin = "SELECT DISTINCT thread_id FROM information_schema.metadata_lock_info \
-                     WHERE lock_mode IN ('MDL_EXCLUSIVE', 'MDL_SHARED_NO_READ_WRITE', 'MDL_SHARED_READ_ONLY', 'MDL_BACKUP_DDL')";
-    let mut holders = ids(conn, &by_schema).await;
-    if holders.is_empty() && server.flavour == Flavour::MariaDb {
-        holders = ids(conn, by_plugin).await;
-    }
-    holders
+    ids(conn, &query).await.unwrap_or_default()
 }
 
-async fn ids(conn: &mut MySqlConnection, query: &str) -> Vec<u64> {
-    sql::rows(conn, query).await.map(|rows| rows.iter().map(|row| row.number_at(0)).collect()).unwrap_or_default()
+/// Sessions that keep others from reading or writing a table, or from changing definitions: LOCK TABLES, DDL, backups.
+async fn table_lockers(conn: &mut MySqlConnection, server: &Server) -> Vec<u64> {
+    let query = match server.flavour {
+        Flavour::MySql => {
+            "SELECT DISTINCT t.processlist_id FROM performance_schema.metadata_locks l \
+             JOIN performance_schema.threads t ON t.thread_id = l.owner_thread_id WHERE l.object_type = 'TABLE' AND l.lock_status = 'GRANTED' \
+             AND l.lock_type IN ('SHARED_READ_ONLY', 'SHARED_NO_WRITE', 'SHARED_NO_READ_WRITE', 'EXCLUSIVE')"
+        }
+        // A plugin that must have been installed.
+        Flavour::MariaDb => {
+            "SELECT DISTINCT thread_id FROM information_schema.metadata_lock_info \
+             WHERE lock_mode IN ('MDL_SHARED_READ_ONLY', 'MDL_SHARED_NO_WRITE', 'MDL_SHARED_NO_READ_WRITE', 'MDL_EXCLUSIVE', 'MDL_BACKUP_DDL')"
+        }
+    };
+    ids(conn, query).await.unwrap_or_default()
+}
+
+async fn ids(conn: &mut MySqlConnection, query: &str) -> Option<Vec<u64>> {
+    Some(sql::rows(conn, query).await.ok()?.iter().map(|row| row.number_at(0)).collect())
 }
 
 #[cfg(test)]

@@ -58,10 +58,12 @@ pub enum ToolError {
         flavour: Flavour,
     },
     /// It does not even tell its version.
-    #[error("{} --version {outcome}", path.display())]
+    #[error("{} {option} {outcome}", path.display())]
     Broken {
         /// The program.
         path: PathBuf,
+        /// What it was asked.
+        option: &'static str,
         /// How it ended, and its stderr.
         outcome: String,
     },
@@ -130,6 +132,15 @@ impl Tool {
     }
 }
 
+impl FoundTool {
+    /// Whether its help knows `--option`: a feature asked for, not guessed from the version.
+    pub async fn has_option(&self, option: &str) -> Result<bool, ToolError> {
+        let help = output(&self.path, "--help").await?;
+        let is_it = |word: &str| word.strip_prefix("--").is_some_and(|w| w.split(['=', '[']).next() == Some(option));
+        Ok(help.split_whitespace().any(is_it))
+    }
+}
+
 impl fmt::Display for FoundTool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.version)
@@ -146,21 +157,27 @@ fn flavour_of(version: &str) -> Flavour {
 
 /// The one line that `--version` prints, spaces collapsed, without the directory that some print.
 async fn version(program: &Path) -> Result<String, ToolError> {
-    let broken = |outcome| ToolError::Broken { path: program.to_owned(), outcome };
-    let mut command = Command::new(program).arg("--no-defaults").arg("--version");
+    let text = output(program, "--version").await?;
+    let line = text.lines().next().unwrap_or_default().split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+    Ok(format!("{} {line}", file_name(program)))
+}
+
+/// What a tool says when it is run with one option.
+async fn output(program: &Path, option: &'static str) -> Result<String, ToolError> {
+    let broken = |outcome| ToolError::Broken { path: program.to_owned(), option, outcome };
+    let mut command = Command::new(program).arg("--no-defaults").arg(option);
     let mut stdout = command.pipe_stdout().map_err(|e| broken(e.to_string()))?;
     let mut child = command.spawn().await?;
     let read = tokio::task::spawn_blocking(move || {
-        let mut text = String::new();
-        stdout.by_ref().take(4 << 10).read_to_string(&mut text).map(|_| text)
+        let mut text = Vec::new();
+        stdout.by_ref().take(1 << 20).read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())
     });
     let text = read.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| broken(e.to_string()))?;
     let exit = child.wait().await?;
-    if !exit.success() {
-        return Err(broken(format!("{}: {}", exit.describe(), exit.stderr)));
+    match exit.success() {
+        true => Ok(text),
+        false => Err(broken(format!("{}: {}", exit.describe(), exit.stderr))),
     }
-    let line = text.lines().next().unwrap_or_default().split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
-    Ok(format!("{} {line}", file_name(program)))
 }
 
 fn is_executable(path: &Path) -> bool {
