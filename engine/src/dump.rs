@@ -15,7 +15,9 @@ use crate::{
     manifest::{Coordinates, DatabaseFacts, Section},
     privileges::{self, MissingPrivilege, Privileges},
     section_writer::SectionWriter,
-    server::{Flavour, Server, ServerConfig},
+    server::{Flavour, Server, ServerConfig, ServerError},
+    sessions::{self, Session},
+    sql::{self, server_error},
     sql_scan::ObjectKind,
     tools::{FoundTool, Tool},
 };
@@ -106,7 +108,17 @@ where
             Some(lacking) => warnings.push(format!("others could change definitions during the dump: the account lacks {lacking}")),
         }
     }
-    let before = Fingerprint::settled(&mut conn, schema).await?;
+    // After a FLUSH that gave up, even SHOW CREATE TABLE waits until whoever it waited for is gone (MySQL 9.7).
+    sql::run(&mut conn, format!("SET SESSION lock_wait_timeout = {}", config.lock_wait.as_secs().max(1)))
+        .await
+        .map_err(ServerError::query("bound the session's waiting"))?;
+    let before = match Fingerprint::settled(&mut conn, schema).await {
+        Err(ServerError::Query { source, .. }) if server_error(&source) == Some(error::LOCK_WAIT_TIMEOUT) => {
+            let blockers = sessions::blockers(&mut conn, &server, &Session::default()).await;
+            return Err(DumpError::LockWait { what: "read the definitions".to_owned(), waited: config.lock_wait, blockers });
+        }
+        result => result?,
+    };
     warnings.extend(warnings_of(&server, &before));
     if server.flavour == Flavour::MySql && server.log_bin {
         locks::wait_for_quiet(&mut conn, config.lock_wait, control).await?;
