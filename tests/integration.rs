@@ -5,6 +5,7 @@
 mod test_app;
 
 mod backup;
+mod crash;
 mod failures;
 mod migrate;
 mod queue;

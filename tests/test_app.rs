@@ -400,6 +400,15 @@ impl TestApp {
         }
     }
 
+    /// Waits, without blocking other cases of the same test, for something that a process does.
+    pub(crate) async fn until(&self, what: &str, mut happened: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !happened() {
+            assert!(start.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits for a job to complete without warnings.
     pub(crate) async fn completed(&self, id: u64) -> history::JobRow {
         let job = self.wait(id).await;

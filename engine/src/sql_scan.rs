@@ -34,6 +34,8 @@ pub struct Scanner {
     version: u32,
     /// Where the `-`, `/` or `#` began whose meaning is not yet known.
     token: u64,
+    /// Where a `;` stands inside `/*!` that nothing but white space has followed, while `;` is not the delimiter.
+    semicolon: Option<u64>,
     /// The statement's beginning, comments left out.
     head: Vec<u8>,
     head_start: u64,
@@ -107,6 +109,7 @@ impl Default for Scanner {
             versioned: false,
             version: 0,
             token: 0,
+            semicolon: None,
             head: Vec::with_capacity(HEAD_MAX),
             head_start: 0,
             delimiter: b";".to_vec(),
@@ -134,6 +137,9 @@ impl Scanner {
         let mut at = 0;
         while at < chunk.len() {
             let skipped = self.skip(&chunk[at..]);
+            if !chunk[at..at + skipped].trim_ascii().is_empty() {
+                self.semicolon = None;
+            }
             at += skipped;
             self.pos += skipped as u64;
             if let Some(&byte) = chunk.get(at) {
@@ -146,7 +152,7 @@ impl Scanner {
 
     /// No later event will have a `start` before this offset: up to here, the stream may be passed on.
     pub fn settled(&self) -> u64 {
-        match self.mode {
+        let settled = match self.mode {
             Mode::Head => self.head_start,
             Mode::Between => match (self.block, self.lex) {
                 (Some(block), _) => block,
@@ -154,7 +160,8 @@ impl Scanner {
                 (None, _) => self.token,
             },
             _ => self.pos,
-        }
+        };
+        self.semicolon.map_or(settled, |start| start.min(settled))
     }
 
     /// Offset of the next byte.
@@ -252,7 +259,11 @@ impl Scanner {
             }
             Lex::CodeStar => {
                 self.lex = Lex::Code;
+                let semicolon = self.semicolon.take();
                 if byte == b'/' {
+                    if let Some(start) = semicolon {
+                        events.push(Event::StraySemicolon { start });
+                    }
                     self.versioned = false;
                     self.plain(b' ', events);
                 } else {
@@ -287,6 +298,11 @@ impl Scanner {
                 }
                 return self.code(byte, events);
             }
+        }
+        match byte {
+            b';' if self.versioned && self.delimiter.len() > 1 => self.semicolon = Some(self.pos),
+            b'*' | b' ' | b'\n' | b'\r' | b'\t' => {}
+            _ => self.semicolon = None,
         }
         match byte {
             b'-' | b'/' | b'#' => self.token = self.pos,

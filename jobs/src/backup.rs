@@ -4,11 +4,11 @@ use crate::{
     catalog::{self, Attempt},
     component::Component,
     config::Config,
-    job::{CatalogWrites, Context, Done, Job, Policy, explain, give_up},
+    job::{CatalogWrites, Context, Done, GiveUp, Job, Policy, explain, give_up},
     settings::Settings,
     state::State,
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use engine::{
     archive::{ArchiveFile, ArchiveWriter, PartialArchive},
     dump::{self, DumpConfig},
@@ -80,6 +80,7 @@ impl Job for Backup {
 
         let mut made = Vec::new();
         let mut failed = Vec::new();
+        let mut all_hopeless = true;
         for component in self.in_order() {
             let name = component.file_name(&context.config.application.schema, &backup.stamp);
             let id = catalog::begin_archive(&context.pool, attempt, &backup, component, node, &directory.path, &name).await?;
@@ -88,10 +89,11 @@ impl Job for Backup {
                 Ok(partial) => made.push(Made { id, component, partial, seconds: start.elapsed().as_secs_f64() }),
                 Err(error) if context.control.cancel.is_cancelled() => return Err(error),
                 // Another attempt may well have the database; without it, the files alone would not be worth the wait.
-                Err(error) if component == Component::Database && !context.is_last_attempt && !error.is::<crate::job::GiveUp>() => {
+                Err(error) if component == Component::Database && !context.is_last_attempt && !error.is::<GiveUp>() => {
                     return Err(error.context("database"));
                 }
                 Err(error) => {
+                    all_hopeless &= error.is::<GiveUp>();
                     let text = format!("{component}: {}", explain(&error));
                     context.log.warn(text.clone());
                     failed.push((id, component, text));
@@ -100,7 +102,8 @@ impl Job for Backup {
         }
         if made.is_empty() {
             let texts: Vec<&str> = failed.iter().map(|(_, _, text)| text.as_str()).collect();
-            return Err(anyhow!("{}", texts.join("; ")));
+            let error = anyhow!("{}", texts.join("; "));
+            return Err(if all_hopeless { give_up(error) } else { error });
         }
         publish(context, backup.id, made, failed)
     }
@@ -194,7 +197,12 @@ impl Backup {
 
 /// The settings say where backups go, so without the application database there is no backup, not even of files.
 async fn read_settings(context: &Context) -> anyhow::Result<Settings> {
-    let mut application = context.config.application.connect().await.context("application database")?;
+    let connected = context.config.application.connect().await;
+    let mut application = connected.map_err(|e| {
+        let transient = e.is_transient();
+        let error = anyhow::Error::from(e).context("application database");
+        if transient { error } else { give_up(error) }
+    })?;
     let mut control = context.pool.acquire().await?;
     Ok(Settings::read(&mut application, &mut control).await?)
 }
@@ -247,7 +255,8 @@ async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<Pa
         expected_bytes: previous,
         block_ddl: context.is_last_attempt && context.attempt > 1,
     };
-    let (writer, dump) = dump::dump(&dump_config, writer, &context.control).await?;
+    let (writer, dump) =
+        dump::dump(&dump_config, writer, &context.control).await.map_err(|e| if e.is_retryable() { e.into() } else { give_up(e) })?;
     let manifest = Manifest {
         format: FORMAT,
         component: "database".into(),

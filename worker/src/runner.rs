@@ -32,8 +32,8 @@ pub(crate) struct RunOptions {
 /// signal, they are told to stop, and repeatable ones are put back.
 pub(crate) async fn work(config: Config, options: RunOptions) -> anyhow::Result<()> {
     let config = Arc::new(config);
-    let core = Core::start(&config.control, options.concurrency as u32 + 4)?;
-    let pool = queue::pool(&config.control, options.concurrency as u32 * 2 + 2);
+    let core = Core::start(&config.control, options.concurrency as u32 + 4, config.timing.lease)?;
+    let pool = queue::pool(&config.control, options.concurrency as u32 * 2 + 2, config.timing.lease);
     let worker = wait_for_schema(&core, &config, &options).await?;
     tracing::info!(worker.id = worker.id, node = worker.node, queues = ?worker.queues, "worker started");
 
@@ -133,7 +133,7 @@ async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: Cancellation
         if let Err(error) = workers::heartbeat(&core.pool, worker).await {
             tracing::warn!(%error, "cannot write this worker's heartbeat");
         }
-        let reaped = match reap(&core.pool, lease).await {
+        let reaped = match reap(&core.pool, &config).await {
             Ok(reaped) => !reaped.is_empty(),
             Err(error) => {
                 tracing::warn!(%error, "cannot look for lost jobs");

@@ -52,7 +52,8 @@ pub(super) struct Signals<'a> {
 /// Pumps until the end of `from`; ends early only by an error.
 ///
 /// Lines that turn the session's binary log off and on are made comments, in place: mysqldump writes them
-/// with the GTIDs, and they would need a privilege to restore and hide the restore from replicas.
+/// with the GTIDs, and they would need a privilege to restore and hide the restore from replicas. A semicolon that
+/// would keep a trigger or event from being loaded becomes a space (see [`Event::StraySemicolon`]).
 pub(super) fn pump<W: SectionWriter>(mut from: impl Read, writer: &mut W, mut signals: Signals<'_>) -> Result<Content, PumpError> {
     let (mut scanner, mut content, mut events) = (Scanner::default(), Content::default(), vec![]);
     // `buffer[..held]` has been scanned and not yet written; it begins at offset `base` of the stream.
@@ -78,6 +79,7 @@ pub(super) fn pump<W: SectionWriter>(mut from: impl Read, writer: &mut W, mut si
                     let at = (start - base) as usize;
                     buffer[at..at + 3].copy_from_slice(b"-- ");
                 }
+                Event::StraySemicolon { start } => buffer[(start - base) as usize] = b' ',
                 Event::Section { kind, name, start } if content.begins_section(kind, &name) => {
                     let upto = (start - base) as usize;
                     writer.write_all(&buffer[written..upto]).map_err(PumpError::Write)?;
@@ -141,7 +143,7 @@ impl Content {
             }
             Event::Position { file, pos } => self.position = Some((file, pos)),
             Event::Gtids { set, at_position: true } => self.gtids = Some(set),
-            Event::Gtids { .. } | Event::Section { .. } | Event::SessionBinlog { .. } => {}
+            Event::Gtids { .. } | Event::Section { .. } | Event::SessionBinlog { .. } | Event::StraySemicolon { .. } => {}
         }
     }
 

@@ -45,6 +45,13 @@ pub enum Event {
         /// Its first byte, counted from the dump's start.
         start: u64,
     },
+    /// A `;` that ends a trigger's or event's body inside `/*! */`, where no server can read it. A MySQL server keeps it
+    /// with the body when the object came in one call with other statements (as PHP's installers send them), and
+    /// mysqldump 9.7 writes what the server keeps: the dump does not load (error 1064).
+    StraySemicolon {
+        /// Its offset, counted from the dump's start.
+        start: u64,
+    },
 }
 
 /// A part of a dump.

@@ -15,6 +15,7 @@ fn lines(events: &[Event]) -> Vec<String> {
         Event::Position { file, pos } => format!("at {file} {pos}"),
         Event::Gtids { set, at_position } => format!("gtids {set} {at_position}"),
         Event::SessionBinlog { start } => format!("{start} session binlog"),
+        Event::StraySemicolon { start } => format!("{start} stray semicolon"),
     };
     events.iter().map(line).collect()
 }
@@ -292,4 +293,36 @@ fn scan_speed() {
     let (events, _) = scan(dump.as_bytes());
     let speed = dump.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
     println!("{speed:.0} MB/s, {:?}", events.last());
+}
+
+#[test]
+fn a_semicolon_at_the_end_of_a_body() {
+    let at = |sql: &str| {
+        let starts = |event| match event {
+            Event::StraySemicolon { start } => Some(start),
+            _ => None,
+        };
+        // Split anywhere, the same.
+        for split in 0..sql.len() {
+            let (mut scanner, mut events) = (Scanner::default(), vec![]);
+            scanner.feed(&sql.as_bytes()[..split], &mut events);
+            let settled = scanner.settled();
+            scanner.feed(&sql.as_bytes()[split..], &mut events);
+            let found: Vec<u64> = events.into_iter().filter_map(starts).collect();
+            assert_eq!(found, scan(sql.as_bytes()).0.into_iter().filter_map(starts).collect::<Vec<_>>(), "{split}");
+            assert!(found.iter().all(|start| *start >= settled || (*start as usize) < split), "{split}");
+        }
+        scan(sql.as_bytes()).0.into_iter().find_map(starts).map(|start| start as usize)
+    };
+    let trigger = "DELIMITER ;;\n/*!50003 CREATE*/ /*!50003 TRIGGER t BEFORE INSERT ON x FOR EACH ROW SET NEW.a = 1; */;;\nDELIMITER ;\n";
+    assert_eq!(at(trigger), trigger.find("; */"));
+    let event = "DELIMITER ;;\n/*!50106 EVENT e ON SCHEDULE EVERY 1 DAY DO DELETE FROM t ;\n */ ;;\nDELIMITER ;\n";
+    assert_eq!(at(event), event.find(";\n */"));
+    for fine in [
+        "DELIMITER ;;\n/*!50003 TRIGGER t BEFORE INSERT ON x FOR EACH ROW BEGIN SET @a = '; */'; SET @b = 2; END */;;\nDELIMITER ;\n",
+        "/*!40101 SET @a = 1 */;\n",
+        "DELIMITER ;;\nCREATE PROCEDURE p() UPDATE t SET a = 1; ;;\nDELIMITER ;\n",
+    ] {
+        assert_eq!(at(fine), None, "{fine}");
+    }
 }
