@@ -55,8 +55,9 @@ impl OptionFile {
             None => self,
         };
         match (flavour, config.tls.mode) {
-            (Flavour::MySql, TlsMode::Disabled) => with_ca.set("ssl-mode", "DISABLED"),
-            (Flavour::MySql, TlsMode::Preferred) => with_ca.set("ssl-mode", "PREFERRED"),
+            // Without TLS the password is sent encrypted by the server's RSA key, which must be fetched; sqlx does the same.
+            (Flavour::MySql, TlsMode::Disabled) => with_ca.set("ssl-mode", "DISABLED").flag("loose-get-server-public-key"),
+            (Flavour::MySql, TlsMode::Preferred) => with_ca.set("ssl-mode", "PREFERRED").flag("loose-get-server-public-key"),
             (Flavour::MySql, TlsMode::Required) => with_ca.set("ssl-mode", "REQUIRED"),
             (Flavour::MySql, TlsMode::VerifyCa) => with_ca.set("ssl-mode", "VERIFY_CA"),
             (Flavour::MySql, TlsMode::VerifyIdentity) => with_ca.set("ssl-mode", "VERIFY_IDENTITY"),

@@ -1,6 +1,9 @@
 //! The application's database server: how to reach it, and what it is.
 
-use crate::sql::{self, server_error};
+use crate::{
+    socket_login,
+    sql::{self, server_error},
+};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     ConnectOptions, MySqlConnection,
@@ -26,7 +29,7 @@ pub struct ServerConfig {
     pub password: Option<SecretString>,
     /// The schema.
     pub schema: String,
-    /// Encryption of TCP connections. MySQL's default authentication needs it, unless the account has no password.
+    /// Encryption of TCP connections.
     pub tls: Tls,
 }
 
@@ -109,9 +112,8 @@ impl ServerConfig {
             options = options.password(password.expose_secret());
         }
         if let Some(socket) = &self.socket {
-            // MySQL wants caching_sha2_password's password in clear text on a socket, but sqlx sends it so over TLS alone,
-            // else the server takes its request for a key as a wrong password (seen on 9.7, until the account is cached).
-            return options.socket(socket).ssl_mode(MySqlSslMode::Preferred);
+            // A socket does not leave the host.
+            return options.socket(socket).ssl_mode(MySqlSslMode::Disabled);
         }
         if let Some(ca) = &self.tls.ca {
             options = options.ssl_ca(ca);
@@ -127,12 +129,19 @@ impl ServerConfig {
 
     /// Opens a session of its own (no pool) whose default schema is the configured one.
     pub async fn connect(&self) -> Result<MySqlConnection, ServerError> {
-        self.open(self.connect_options().database(&self.schema)).await
+        self.open_warm(self.connect_options().database(&self.schema)).await
     }
 
     /// Opens a session of its own without a default schema.
     pub async fn connect_without_schema(&self) -> Result<MySqlConnection, ServerError> {
-        self.open(self.connect_options()).await
+        self.open_warm(self.connect_options()).await
+    }
+
+    async fn open_warm(&self, options: MySqlConnectOptions) -> Result<MySqlConnection, ServerError> {
+        match self.open(options.clone()).await {
+            Err(ServerError::Denied { .. }) if self.warm_up().await => self.open(options).await,
+            result => result,
+        }
     }
 
     async fn open(&self, options: MySqlConnectOptions) -> Result<MySqlConnection, ServerError> {
@@ -146,6 +155,13 @@ impl ServerConfig {
             Ok(result) => result.map_err(|error| ServerError::from_connect(self, error)),
             Err(_) => Err(ServerError::TimedOut { target: self.target() }),
         }
+    }
+
+    /// Lets the server cache the account's password, where sqlx alone could not log in (see [`crate::socket_login`]).
+    async fn warm_up(&self) -> bool {
+        let (Some(socket), Some(password)) = (&self.socket, &self.password) else { return false };
+        let login = socket_login::log_in(socket, &self.user, password.expose_secret());
+        matches!(tokio::time::timeout(CONNECT_TIMEOUT, login).await, Ok(Ok(true)))
     }
 
     /// Account and address for messages: `heratio@db1:3306`, `heratio on /run/mysqld/mysqld.sock`.
@@ -393,10 +409,6 @@ impl ServerError {
                 _ => Self::Connect { target, source: sqlx::Error::Io(source) },
             },
             sqlx::Error::Tls(source) => Self::Tls { target, message: source.to_string() },
-            // Encrypting it by the server's RSA key is left out: the crate for that has an unfixed timing flaw (RUSTSEC-2023-0071).
-            sqlx::Error::Configuration(source) if source.to_string().contains("RSA") => {
-                Self::Tls { target, message: "this account's password is only sent over an encrypted connection".to_owned() }
-            }
             source => Self::Connect { target, source },
         }
     }
