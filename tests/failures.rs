@@ -129,6 +129,13 @@ async fn a_dump_tool_of_the_other_flavour(flavour: Flavour) {
     std::fs::write(other.join(wanted), script).unwrap();
     std::fs::set_permissions(other.join(wanted), PermissionsExt::from_mode(0o755)).unwrap();
     app.set("BACKUP_TOOLS_DIR", other.to_str().unwrap());
+    // What the scripts need, and no dump tool of the right flavour.
+    let path = app.dir.join("path");
+    std::fs::create_dir(&path).unwrap();
+    for program in ["sh", "bash", "dirname", "readlink", "realpath"] {
+        std::os::unix::fs::symlink(Path::new("/usr/bin").join(program), path.join(program)).unwrap();
+    }
+    app.set("PATH", path.to_str().unwrap());
     let (_, text) = fails(&mut app, &[Component::Database], State::Failed).await;
     says(&text.to_lowercase(), &[wanted, found, "next:"]);
     nothing_kept(&app).await;

@@ -238,7 +238,8 @@ async fn the_dump_needs_nothing_of_ours_to_be_restored(flavour: Flavour) {
     assert!(tested.status.success() && tested.stderr.is_empty(), "{tested:?}");
     let restored = format!("{}_restored", app.name);
     app.server.load(&path, &restored);
-    let ask = |schema: &str, sql: &str| app.server.client(&format!("USE `{schema}`; {sql}")).replace(schema, "SCHEMA");
+    // MySQL keeps a body's last semicolon when it came with other statements; the dump leaves it out.
+    let ask = |schema: &str, sql: &str| app.server.client(&format!("USE `{schema}`; {sql}")).replace(schema, "SCHEMA").replace(";\n", "\n");
     for sql in [
         "SELECT id, title, HEX(title), HEX(data) FROM item ORDER BY id",
         "SELECT id, item_id, HEX(body) FROM note ORDER BY id",

@@ -149,7 +149,9 @@ impl fmt::Display for FoundTool {
 
 /// MariaDB's tools say so in their version; MySQL's say "MySQL", their distributor's name or nothing.
 fn flavour_of(version: &str) -> Flavour {
-    match version.to_lowercase().contains("mariadb") {
+    // The first word is the file's name, which may be anything.
+    let said = version.split_once(' ').map_or("", |(_, said)| said);
+    match said.to_lowercase().contains("mariadb") {
         true => Flavour::MariaDb,
         false => Flavour::MySql,
     }
