@@ -133,9 +133,9 @@ where
     let (writer, outcome, _ddl_lock) = match ran {
         Ok(ran) => ran,
         Err(Failure::Dump(error)) => return Err(error),
-        Err(Failure::Definition(exit)) => {
+        Err(Failure::Tool(exit)) => {
             let changes = changes_since(config, &before).await.unwrap_or_default();
-            return Err(DumpError::from_definition_error(&exit, &tool.version, &changes));
+            return Err(DumpError::from_failure(&exit, &tool.version, &changes));
         }
     };
     // The lock is held until the definitions have been read again.

@@ -404,6 +404,8 @@ impl ServerError {
                 }
                 // The resolver's failures have no kind of their own.
                 _ if source.to_string().contains("lookup address") => Self::UnknownHost { target, source },
+                // Certificates that do not verify.
+                io::ErrorKind::InvalidData => Self::Tls { target, message: source.to_string() },
                 _ => Self::Connect { target, source: sqlx::Error::Io(source) },
             },
             sqlx::Error::Tls(source) => Self::Tls { target, message: source.to_string() },

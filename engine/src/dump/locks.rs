@@ -4,7 +4,7 @@ use super::error::{DumpError, LOCK_WAIT_TIMEOUT};
 use crate::{
     control::Control,
     server::{Flavour, Server, ServerConfig, ServerError},
-    sessions::{self, Session},
+    sessions::{self, Blockers, Session},
     sql::{self, server_error},
 };
 use sqlx::MySqlConnection;
@@ -35,7 +35,8 @@ pub(super) async fn wait_for_quiet(conn: &mut MySqlConnection, wait: Duration, c
         }
         if start.elapsed() >= wait {
             long.sort_by_key(|s| std::cmp::Reverse(s.seconds));
-            return Err(DumpError::LockWait { what: "find a moment to flush the tables".to_owned(), waited: wait, blockers: long });
+            let blockers = Blockers { sessions: long, sure: true };
+            return Err(DumpError::LockWait { what: "find a moment to flush the tables".to_owned(), waited: wait, blockers });
         }
         tokio::select! {
             () = control.cancel.cancelled() => return Err(DumpError::Cancelled),
@@ -74,7 +75,7 @@ impl DdlLock {
             Ok(lock)
         };
         let mut locked = std::pin::pin!(locked);
-        let mut blockers = vec![];
+        let mut blockers = Blockers::default();
         loop {
             tokio::select! {
                 result = &mut locked => {
