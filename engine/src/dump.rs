@@ -15,9 +15,7 @@ use crate::{
     manifest::{Coordinates, DatabaseFacts, Section},
     privileges::{self, MissingPrivilege, Privileges},
     section_writer::SectionWriter,
-    server::{Flavour, Server, ServerConfig, ServerError},
-    sessions::{self, Session},
-    sql::{self, server_error},
+    server::{Flavour, Server, ServerConfig},
     sql_scan::ObjectKind,
     tools::{FoundTool, Tool},
 };
@@ -100,25 +98,18 @@ where
     };
 
     let mut warnings = vec![];
-    let mut ddl_lock = None;
+    let (mut ddl_lock, mut lock_after_snapshot) = (None, false);
     if config.block_ddl {
         let lacks = |name: &str| useful.iter().find(|m| m.privilege == name);
         match lacks("BACKUP_ADMIN").or_else(|| lacks("RELOAD")) {
+            // MySQL's would meet the tool's FLUSH TABLES WITH READ LOCK: a CREATE or ALTER that waits for it is what the
+            // FLUSH then waits for, and everybody's writes behind that. So there it is taken after the snapshot.
+            None if server.flavour == Flavour::MySql => lock_after_snapshot = true,
             None => ddl_lock = Some(DdlLock::take(&config.server, &server, &mut conn, config.lock_wait, control).await?),
             Some(lacking) => warnings.push(format!("others could change definitions during the dump: the account lacks {lacking}")),
         }
     }
-    // After a FLUSH that gave up, even SHOW CREATE TABLE waits until whoever it waited for is gone (MySQL 9.7).
-    sql::run(&mut conn, format!("SET SESSION lock_wait_timeout = {}", config.lock_wait.as_secs().max(1)))
-        .await
-        .map_err(ServerError::query("bound the session's waiting"))?;
-    let before = match Fingerprint::settled(&mut conn, schema).await {
-        Err(ServerError::Query { source, .. }) if server_error(&source) == Some(error::LOCK_WAIT_TIMEOUT) => {
-            let blockers = sessions::blockers(&mut conn, &server, &Session::default()).await;
-            return Err(DumpError::LockWait { what: "read the definitions".to_owned(), waited: config.lock_wait, blockers });
-        }
-        result => result?,
-    };
+    let before = Fingerprint::settled(&mut conn, schema).await?;
     warnings.extend(warnings_of(&server, &before));
     if server.flavour == Flavour::MySql && server.log_bin {
         locks::wait_for_quiet(&mut conn, config.lock_wait, control).await?;
@@ -129,7 +120,7 @@ where
     }
 
     control.progress.phase(format!("dumping database `{schema}`"), config.expected_bytes.unwrap_or(before.data_length));
-    let ran = tool::run(config, &server, &tool, &before, ddl_lock, writer, control).await;
+    let ran = tool::run(config, &server, &tool, &before, (ddl_lock, lock_after_snapshot), writer, control).await;
     let (writer, outcome, _ddl_lock) = match ran {
         Ok(ran) => ran,
         Err(Failure::Dump(error)) => return Err(error),

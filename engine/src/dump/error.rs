@@ -336,7 +336,11 @@ mod tests {
             seconds: 95,
             ..Session::default()
         };
-        let error = DumpError::LockWait { what: "take a snapshot".to_owned(), waited: Duration::from_secs(60), blockers: vec![session] };
+        let error = DumpError::LockWait {
+            what: "take a snapshot".to_owned(),
+            waited: Duration::from_secs(60),
+            blockers: Blockers { sessions: vec![session], ..Blockers::default() },
+        };
         assert_eq!(error.to_string(), "could not take a snapshot within 60 s: blocked by session 41 (root@h, Query for 95 s)");
         assert!(error.hint().unwrap().contains("KILL 41"));
     }

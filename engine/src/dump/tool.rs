@@ -108,12 +108,14 @@ fn arguments(server: &Server, fingerprint: &Fingerprint, lock_wait: Duration, so
 }
 
 /// Runs the tool to its end. The writer comes back with the outcome; after a failure it has been dropped.
+///
+/// A lock on definitions is held already, or is to be taken once the snapshot stands; it comes back too.
 pub(super) async fn run<W: SectionWriter + Send + 'static>(
     config: &DumpConfig,
     server: &Server,
     tool: &FoundTool,
     fingerprint: &Fingerprint,
-    ddl_lock: Option<DdlLock>,
+    (ddl_lock, lock_after_snapshot): (Option<DdlLock>, bool),
     mut writer: W,
     control: &Control,
 ) -> Result<(W, Outcome, Option<DdlLock>), Failure> {
@@ -142,7 +144,12 @@ pub(super) async fn run<W: SectionWriter + Send + 'static>(
         tokio::select! {
             pumped = &mut pumping => break pumped,
             () = control.cancel.cancelled(), if stopped.is_none() => stopped = Some(DumpError::Cancelled),
-            position = &mut snapshot, if watch.snapshot.is_none() => watch.note_snapshot(position.ok().flatten()).await,
+            position = &mut snapshot, if watch.snapshot.is_none() => {
+                watch.note_snapshot(position.ok().flatten()).await;
+                if lock_after_snapshot && stopped.is_none() {
+                    stopped = watch.lock_definitions(control).await.err();
+                }
+            }
             _ = ticks.tick(), if stopped.is_none() => stopped = watch.look().await,
         }
         if stopped.is_some() {
@@ -246,6 +253,14 @@ impl<'a> Watch<'a> {
             wait: None,
             snapshot: None,
         })
+    }
+
+    /// Keeps others from changing definitions from now on; those changed since the fingerprint are found by the next one.
+    async fn lock_definitions(&mut self, control: &Control) -> Result<(), DumpError> {
+        let mut conn = self.config.server.connect().await?;
+        let lock = DdlLock::take(&self.config.server, self.server, &mut conn, self.config.lock_wait, control).await?;
+        self.ddl_lock = Some(lock);
+        Ok(())
     }
 
     /// Reads the server's clock, and on MariaDB the GTIDs of the position, while its log is surely there.
