@@ -84,7 +84,7 @@ where
 {
     let schema = &config.server.schema;
     control.progress.phase(format!("preparing to dump database `{schema}`"), 0);
-    let mut conn = config.server.connect().await?;
+    let mut conn = locks::session(&config.server, config.lock_wait).await?;
     let server = Server::detect(&mut conn).await?;
     let privileges = Privileges::read(&mut conn, &server).await?;
     let (missing, useful) = lacking(&privileges, &server, schema)?;
@@ -109,7 +109,10 @@ where
             Some(lacking) => warnings.push(format!("others could change definitions during the dump: the account lacks {lacking}")),
         }
     }
-    let before = Fingerprint::settled(&mut conn, schema).await?;
+    let before = match Fingerprint::settled(&mut conn, schema).await {
+        Ok(before) => before,
+        Err(error) => return Err(locks::explain(error, &mut conn, &server, config.lock_wait).await),
+    };
     warnings.extend(warnings_of(&server, &before));
     if server.flavour == Flavour::MySql && server.log_bin {
         locks::wait_for_quiet(&mut conn, config.lock_wait, control).await?;
@@ -125,12 +128,12 @@ where
         Ok(ran) => ran,
         Err(Failure::Dump(error)) => return Err(error),
         Err(Failure::Tool(exit)) => {
-            let changes = changes_since(config, &before).await.unwrap_or_default();
+            let changes = changes_since(config, &server, &before).await.unwrap_or_default();
             return Err(DumpError::from_failure(&exit, &tool.version, &changes));
         }
     };
     // The lock is held until the definitions have been read again.
-    let changes = changes_since(config, &before).await?;
+    let changes = changes_since(config, &server, &before).await?;
     if !changes.is_empty() {
         return Err(DumpError::DdlChanged { changes: changes.iter().map(Change::to_string).collect() });
     }
@@ -161,9 +164,12 @@ fn warnings_of(server: &Server, fingerprint: &Fingerprint) -> Vec<String> {
 }
 
 /// Definitions that differ from those before, read by a session of its own: hours may have passed.
-async fn changes_since(config: &DumpConfig, before: &Fingerprint) -> Result<Vec<Change>, DumpError> {
-    let mut conn = config.server.connect().await?;
-    Ok(before.diff(&Fingerprint::take(&mut conn, &config.server.schema).await?))
+async fn changes_since(config: &DumpConfig, server: &Server, before: &Fingerprint) -> Result<Vec<Change>, DumpError> {
+    let mut conn = locks::session(&config.server, config.lock_wait).await?;
+    match Fingerprint::take(&mut conn, &config.server.schema).await {
+        Ok(after) => Ok(before.diff(&after)),
+        Err(error) => Err(locks::explain(error, &mut conn, server, config.lock_wait).await),
+    }
 }
 
 /// Every object that the schema has must be in the dump, whatever the tool's exit status says.

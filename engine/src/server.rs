@@ -228,6 +228,16 @@ impl Server {
     }
 }
 
+impl Flavour {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::MariaDb => Self::MySql,
+            Self::MySql => Self::MariaDb,
+        }
+    }
+}
+
 impl fmt::Display for Flavour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

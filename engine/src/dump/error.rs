@@ -166,6 +166,7 @@ impl DumpError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Server(error) => error.is_transient(),
+            Self::Tool(error) => error.is_transient(),
             Self::LockWait { .. }
             | Self::ConnectionLost { .. }
             | Self::Killed { .. }
@@ -175,8 +176,7 @@ impl DumpError {
             | Self::Read { .. }
             | Self::Process(_)
             | Self::ToolFailed { .. } => true,
-            Self::Tool(_)
-            | Self::MissingPrivileges { .. }
+            Self::MissingPrivileges { .. }
             | Self::Unreadable { .. }
             | Self::ToolDenied { .. }
             | Self::Incomplete { .. }
@@ -339,7 +339,7 @@ mod tests {
         let error = DumpError::LockWait {
             what: "take a snapshot".to_owned(),
             waited: Duration::from_secs(60),
-            blockers: Blockers { sessions: vec![session], ..Blockers::default() },
+            blockers: Blockers { sessions: vec![session], sure: true },
         };
         assert_eq!(error.to_string(), "could not take a snapshot within 60 s: blocked by session 41 (root@h, Query for 95 s)");
         assert!(error.hint().unwrap().contains("KILL 41"));
