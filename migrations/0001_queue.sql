@@ -117,6 +117,16 @@ CREATE TABLE IF NOT EXISTS job_resources (
   CONSTRAINT job_resources_resource FOREIGN KEY (resource) REFERENCES resources (resource)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci COMMENT='What a job needs for itself while it runs';
 
+CREATE TABLE IF NOT EXISTS job_sessions (
+  job_id        BIGINT UNSIGNED NOT NULL,
+  fence         BIGINT UNSIGNED NOT NULL COMMENT 'the attempt that opened it',
+  connection_id BIGINT UNSIGNED NOT NULL COMMENT 'of the session on the application server; repeats after a restart',
+  server_started BIGINT UNSIGNED NOT NULL COMMENT 'seconds after 1970-01-01 UTC when that server started; with connection_id it names one session',
+  opened_at     DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)) COMMENT 'UTC',
+  PRIMARY KEY (job_id, fence, connection_id),
+  CONSTRAINT job_sessions_job FOREIGN KEY (job_id) REFERENCES jobs (id) ON DELETE CASCADE
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci COMMENT='Sessions in which destructive work is done, for whoever takes the job over to end them';
+
 INSERT IGNORE INTO resources (resource) VALUES ('database'), ('uploads'), ('packages'), ('framework');
 
 -- `waits_for` is the earliest of: the job that holds a resource, or a job before it in the line for one.

@@ -5,5 +5,8 @@
 mod test_app;
 
 mod backup;
+mod crash;
+mod failures;
 mod migrate;
 mod queue;
+mod snapshot;

@@ -35,7 +35,9 @@ async fn it_refuses_the_application_database(flavour: Flavour) {
     let ran = app.run_worker(&["migrate"]);
     assert_ne!(ran.code, Some(0));
     assert!(ran.err.contains("are the same schema") && ran.err.contains(&app.schema()), "{ran:?}");
-    let tables = app.server.client(&format!("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{}' AND table_name = 'jobs'", app.schema()));
+    let tables = app
+        .server
+        .client(&format!("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{}' AND table_name = 'jobs'", app.schema()));
     assert_eq!(tables.trim(), "0");
 }
 

@@ -1,6 +1,6 @@
 //! The queue's promises, as far as the kind `backup` can show them.
 
-use crate::test_app::{TestApp, on_both_flavours, wait_for};
+use crate::test_app::{TestApp, dump_process, hold_dump, on_both_flavours, wait_for};
 use engine::server::Flavour;
 use jobs::{backup::Backup, component::Component, queue::history, state::State};
 use std::{path::Path, time::Duration};
@@ -11,47 +11,6 @@ fn database() -> Backup {
 
 fn uploads() -> Backup {
     Backup { components: vec![Component::Uploads], label: None }
-}
-
-/// Holds a dump in the middle until it is dropped: the dump waits for a table that this session has locked.
-struct HeldDump(sqlx::MySqlConnection);
-
-async fn hold_dump(app: &TestApp) -> HeldDump {
-    let mut connection = app.server.connect(Some(&app.schema())).await;
-    sqlx::raw_sql("LOCK TABLES note WRITE").execute(&mut connection).await.unwrap();
-    HeldDump(connection)
-}
-
-impl HeldDump {
-    async fn let_go(mut self) {
-        sqlx::raw_sql("UNLOCK TABLES").execute(&mut self.0).await.unwrap();
-    }
-}
-
-/// Waits until the job's dump tool runs, and gives its process id.
-fn dump_process(worker: i32) -> i32 {
-    let mut found = 0;
-    wait_for("the dump tool to run", Duration::from_secs(20), || {
-        found = descendants(worker).into_iter().find(|pid| command(*pid).contains("dump")).unwrap_or(0);
-        found != 0
-    });
-    found
-}
-
-fn command(pid: i32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")
-}
-
-fn descendants(pid: i32) -> Vec<i32> {
-    let mut all = Vec::new();
-    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|c| c.parse().ok()) {
-            all.push(child);
-            all.extend(descendants(child));
-        }
-    }
-    all
 }
 
 async fn a_worker_killed_in_mid_dump(flavour: Flavour) {
@@ -189,10 +148,8 @@ async fn history_is_readable_by_plain_sql(flavour: Flavour) {
     app.worker();
     let id = app.enqueue(&uploads()).await;
     app.completed(id).await;
-    let row = app.server.client(&format!(
-        "SELECT id, kind, state, requested_by, attempt, node, waits_for FROM {}.job_history",
-        app.control()
-    ));
+    let row =
+        app.server.client(&format!("SELECT id, kind, state, requested_by, attempt, node, waits_for FROM {}.job_history", app.control()));
     assert_eq!(row.trim(), format!("{id}\tbackup\tcompleted\ttest\t1\tnode1\tNULL"));
     let mut connection = app.server.connect(Some(&app.control())).await;
     let listed = history::list(&mut connection, Some(State::Completed), Some("backup"), 10).await.unwrap();

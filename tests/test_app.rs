@@ -115,15 +115,21 @@ pub(crate) struct OwnServer(pub(crate) TestServer);
 
 impl OwnServer {
     pub(crate) fn start(flavour: Flavour) -> Self {
+        Self::start_with(flavour, &[])
+    }
+
+    /// With options of the server program besides.
+    pub(crate) fn start_with(flavour: Flavour, options: &[&str]) -> Self {
         let dir = run_dir().join(format!("own{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-        Self::run(flavour, &dir);
+        Self::run(flavour, &dir, options);
         Self(TestServer::at(dir))
     }
 
-    fn run(flavour: Flavour, dir: &Path) {
+    fn run(flavour: Flavour, dir: &Path, options: &[&str]) {
         let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/server"))
-            .args(["start", flavour.as_str()])
+            .args(["start", &flavour.to_string()])
             .arg(dir)
+            .args(options)
             .output()
             .expect("scripts/server");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -138,7 +144,7 @@ impl OwnServer {
 
     /// Starts it again after [`Self::kill`], with the same data, socket and port.
     pub(crate) fn restart(&self) {
-        Self::run(self.0.flavour, &self.0.dir);
+        Self::run(self.0.flavour, &self.0.dir, &[]);
     }
 }
 
@@ -166,6 +172,48 @@ pub(crate) fn wait_for(what: &str, limit: Duration, mut happened: impl FnMut() -
         assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Holds a dump in the middle until it is dropped: the dump waits for a table that this session has locked.
+pub(crate) struct HeldDump(sqlx::MySqlConnection);
+
+/// Starts to hold dumps of the application database.
+pub(crate) async fn hold_dump(app: &TestApp) -> HeldDump {
+    let mut connection = app.server.connect(Some(&app.schema())).await;
+    sqlx::raw_sql("LOCK TABLES note WRITE").execute(&mut connection).await.unwrap();
+    HeldDump(connection)
+}
+
+impl HeldDump {
+    pub(crate) async fn let_go(mut self) {
+        sqlx::raw_sql("UNLOCK TABLES").execute(&mut self.0).await.unwrap();
+    }
+}
+
+/// Waits until the job's dump tool runs, and gives its process id.
+pub(crate) fn dump_process(worker: i32) -> i32 {
+    let mut found = 0;
+    wait_for("the dump tool to run", Duration::from_secs(20), || {
+        found = descendants(worker).into_iter().find(|pid| command(*pid).contains("dump")).unwrap_or(0);
+        found != 0
+    });
+    found
+}
+
+fn command(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ")
+}
+
+fn descendants(pid: i32) -> Vec<i32> {
+    let mut all = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|c| c.parse().ok()) {
+            all.push(child);
+            all.extend(descendants(child));
+        }
+    }
+    all
 }
 
 /// The application, its backup system, and what one test changes of them.
@@ -299,8 +347,10 @@ impl TestApp {
 
     /// Files in the backup directory, hidden ones too, sorted.
     pub(crate) fn files(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            std::fs::read_dir(self.backups_dir()).expect("backups").map(|e| e.expect("entry").file_name().into_string().expect("utf-8")).collect();
+        let mut names: Vec<String> = std::fs::read_dir(self.backups_dir())
+            .expect("backups")
+            .map(|e| e.expect("entry").file_name().into_string().expect("utf-8"))
+            .collect();
         names.sort();
         names
     }
@@ -350,6 +400,15 @@ impl TestApp {
         }
     }
 
+    /// Waits, without blocking other cases of the same test, for something that a process does.
+    pub(crate) async fn until(&self, what: &str, mut happened: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !happened() {
+            assert!(start.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits for a job to complete without warnings.
     pub(crate) async fn completed(&self, id: u64) -> history::JobRow {
         let job = self.wait(id).await;
@@ -363,10 +422,24 @@ impl TestApp {
     }
 
     pub(crate) fn worker_with(&mut self, env: &[(&str, &str)], args: &[&str]) -> usize {
+        let mut command = self.program("worker");
+        command.arg("run").args(args).envs(env.iter().copied());
+        self.start(command)
+    }
+
+    /// Starts a worker through another program, such as `setpriv` with options.
+    pub(crate) fn worker_as(&mut self, through: &[&str]) -> usize {
+        let worker = self.program("worker");
+        let mut command = Command::new(through[0]);
+        command.env_clear().args(&through[1..]).arg(worker.get_program()).arg("run");
+        command.envs(worker.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        self.start(command)
+    }
+
+    fn start(&mut self, mut command: Command) -> usize {
         let log = self.dir.join(format!("worker{}.log", self.workers.len() + 1));
         let file = std::fs::File::create(&log).expect("log");
-        let mut command = self.program("worker");
-        command.arg("run").args(args).envs(env.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         self.workers.push(Worker { child: command.spawn().expect("worker"), log });
         self.workers.len() - 1
     }
@@ -425,9 +498,23 @@ impl Drop for TestApp {
     fn drop(&mut self) {
         self.workers.clear();
         // Everything that this test made on the server bears its name.
-        let list = format!("SELECT schema_name FROM information_schema.schemata WHERE LEFT(schema_name, {0}) = '{1}_'", self.name.len() + 1, self.name);
-        let accounts = format!("SELECT CONCAT('`', user, '`@`', host, '`') FROM mysql.user WHERE LEFT(user, {0}) = '{1}_'", self.name.len() + 1, self.name);
-        let run = |sql: &str| self.server.tool("mysql").args(["--batch", "--skip-column-names", "-e", sql]).output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        let list = format!(
+            "SELECT schema_name FROM information_schema.schemata WHERE LEFT(schema_name, {0}) = '{1}_'",
+            self.name.len() + 1,
+            self.name
+        );
+        let accounts = format!(
+            "SELECT CONCAT('`', user, '`@`', host, '`') FROM mysql.user WHERE LEFT(user, {0}) = '{1}_'",
+            self.name.len() + 1,
+            self.name
+        );
+        let run = |sql: &str| {
+            self.server
+                .tool("mysql")
+                .args(["--batch", "--skip-column-names", "-e", sql])
+                .output()
+                .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+        };
         // A test that panics may have lost its server; the leak check of ./test has the last word.
         for schema in run(&list).unwrap_or_default().lines() {
             drop(run(&format!("DROP DATABASE `{schema}`")));

@@ -1,6 +1,6 @@
 //! Archives of directories: uploads, packages and Heratio's own files, as a tar that GNU tar restores.
 //!
-//! Stored: regular files (holes stay holes), directories, symbolic links as links, hard links, owner by number and
+//! Stored: regular files (holes stay holes), directories, symbolic links as links, hard links between files, owner by number and
 //! name, mode with set-id and sticky bits, modification time to the nanosecond, names of any length and bytes. What
 //! is mounted inside the tree belongs to it. Not stored: extended attributes, ACLs, security labels; sockets, pipes
 //! and devices, which are noted.
@@ -41,7 +41,7 @@ use walk::{Step, Walk};
 /// Bytes read and written at once, and between two looks at whether to stop.
 const CHUNK: usize = 256 * 1024;
 
-/// A file larger than this can be read by seeking to its first byte, a smaller one by reading at most this much before it.
+/// A file larger than this starts a gzip member, a smaller one follows at most about this much after the start of one.
 const CUT_EVERY: u64 = 1024 * 1024;
 
 /// Warnings kept word for word; of those after them only the number is.

@@ -5,8 +5,19 @@
 
 pub mod archive;
 pub mod control;
+pub mod dump;
 pub mod files;
+pub mod fingerprint;
 pub mod gzip;
+pub mod identity;
 pub mod manifest;
+pub mod option_file;
 pub mod paths;
+pub mod privileges;
+pub mod process;
 pub mod section_writer;
+pub mod server;
+pub mod sessions;
+pub mod sql;
+pub mod sql_scan;
+pub mod tools;

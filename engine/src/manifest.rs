@@ -31,7 +31,7 @@ pub struct Manifest {
     pub warnings: Vec<String>,
 }
 
-/// A part of the uncompressed stream that starts at a member's start.
+/// A part of the uncompressed stream that starts at a member's start, or, if a `file`, at most 1 MiB of small files after one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
     /// `table`, `view`, `header`, ... or `file` for members of a tar.

@@ -24,7 +24,14 @@ impl BackupsArgs {
             let mut rows = Vec::new();
             for b in &backups {
                 let label = b.label.as_deref().unwrap_or_default();
-                rows.push(vec![b.id.to_string(), b.state.clone(), app.output.time(b.started_at), output::size(b.size), b.node.clone(), label.to_owned()]);
+                rows.push(vec![
+                    b.id.to_string(),
+                    b.state.clone(),
+                    app.output.time(b.started_at),
+                    output::size(b.size),
+                    b.node.clone(),
+                    label.to_owned(),
+                ]);
                 for a in &b.archives {
                     rows.push(vec![
                         String::new(),

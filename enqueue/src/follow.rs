@@ -94,15 +94,12 @@ struct View {
 impl View {
     fn new(json: bool, id: u64) -> Self {
         let terminal = io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(None, if terminal && !json { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
-        let view = Self {
-            bar,
-            plain: !terminal && !json,
-            last_line: 0,
-            said: String::new(),
-            said_at: Instant::now(),
-            started: Instant::now(),
-        };
+        let bar = ProgressBar::with_draw_target(
+            None,
+            if terminal && !json { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+        );
+        let view =
+            Self { bar, plain: !terminal && !json, last_line: 0, said: String::new(), said_at: Instant::now(), started: Instant::now() };
         view.say(&format!("job {id}"));
         view
     }
@@ -121,9 +118,15 @@ impl View {
             (State::Running, _) => job.phase.clone().unwrap_or_else(|| "starting".into()),
             (State::Available, Some(other)) => format!("waiting for job {other}"),
             (State::Available, None) if job.attempt > 0 => {
-                format!("waiting to try again at {} UTC after: {}", job.run_at.format("%H:%M:%S"), job.error.as_deref().unwrap_or("no reason given"))
+                format!(
+                    "waiting to try again at {} UTC after: {}",
+                    job.run_at.format("%H:%M:%S"),
+                    job.error.as_deref().unwrap_or("no reason given")
+                )
             }
-            (State::Available, None) if job.run_at > chrono::Utc::now() => format!("waiting for {} UTC", job.run_at.format("%Y-%m-%d %H:%M:%S")),
+            (State::Available, None) if job.run_at > chrono::Utc::now() => {
+                format!("waiting for {} UTC", job.run_at.format("%Y-%m-%d %H:%M:%S"))
+            }
             (State::Available, None) if workers == 0 && self.started.elapsed() > Duration::from_secs(3) => {
                 format!("waiting: no running worker serves the queue `{}`; start one with `worker run`", job.queue)
             }

@@ -31,7 +31,9 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new(json: bool, env: &Env) -> anyhow::Result<Self> {
         let zone = env.get("BACKUP_TIMEZONE").unwrap_or("UTC");
-        let zone = zone.parse().map_err(|_| Refused(format!("BACKUP_TIMEZONE: `{zone}` is not a time zone such as UTC or Africa/Johannesburg")))?;
+        let zone = zone
+            .parse()
+            .map_err(|_| Refused(format!("BACKUP_TIMEZONE: `{zone}` is not a time zone such as UTC or Africa/Johannesburg")))?;
         Ok(Self { json, zone })
     }
 
@@ -58,7 +60,9 @@ impl Output {
         let local = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"]
             .iter()
             .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
-            .ok_or_else(|| Refused(format!("`{text}` is not a time: write 2026-11-25 02:00 (in {}) or 2026-11-25T02:00:00+02:00", self.zone)))?;
+            .ok_or_else(|| {
+                Refused(format!("`{text}` is not a time: write 2026-11-25 02:00 (in {}) or 2026-11-25T02:00:00+02:00", self.zone))
+            })?;
         match self.zone.from_local_datetime(&local) {
             chrono::LocalResult::Single(time) => Ok(time.to_utc()),
             chrono::LocalResult::Ambiguous(a, b) => Err(Refused(format!(
@@ -74,9 +78,8 @@ impl Output {
 
     /// Columns, aligned; the header is dim on a terminal.
     pub(crate) fn table(&self, header: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()> {
-        let width = |column: usize| {
-            rows.iter().map(|r| r[column].chars().count()).chain([header[column].chars().count()]).max().unwrap_or(0)
-        };
+        let width =
+            |column: usize| rows.iter().map(|r| r[column].chars().count()).chain([header[column].chars().count()]).max().unwrap_or(0);
         let widths: Vec<usize> = (0..header.len()).map(width).collect();
         let row = |cells: &mut dyn Iterator<Item = &str>| {
             let cells: Vec<String> = cells.zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();

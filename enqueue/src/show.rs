@@ -36,7 +36,9 @@ impl ShowArgs {
         app.output.line(format_args!("  payload {}", job.payload))?;
         match (job.state, job.waits_for) {
             (State::Available, Some(other)) => app.output.line(format_args!("  waiting for job {other}"))?,
-            (State::Available, None) => app.output.line(format_args!("  in queue `{}`, not before {}", job.queue, app.output.time(job.run_at)))?,
+            (State::Available, None) => {
+                app.output.line(format_args!("  in queue `{}`, not before {}", job.queue, app.output.time(job.run_at)))?
+            }
             (State::Running, _) => app.output.line(format_args!(
                 "  {}: {}",
                 job.phase.as_deref().unwrap_or("starting"),

@@ -4,11 +4,11 @@ use crate::{
     catalog::{self, Attempt},
     component::Component,
     config::Config,
-    job::{CatalogWrites, Context, Done, Job, Policy, explain, give_up},
+    job::{CatalogWrites, Context, Done, GiveUp, Job, Policy, explain, give_up},
     settings::Settings,
     state::State,
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use engine::{
     archive::{ArchiveFile, ArchiveWriter, PartialArchive},
     dump::{self, DumpConfig},
@@ -66,15 +66,21 @@ impl Job for Backup {
 
     async fn run(&self, context: &Context) -> anyhow::Result<Done> {
         let settings = read_settings(context).await?;
-        let directory = backup_directory(&context.config, &settings).map_err(give_up)?;
+        let directory = checked_directory(&context.config, &settings).map_err(give_up)?;
+        let directory = paths::ensure_backup_dir(&directory)?;
         let attempt = Attempt { job_id: context.job_id, fence: context.fence };
         let node = &context.config.node;
+        // The archives are 0600 all the same, so this does not make every backup one with warnings; `worker check` says it too.
+        if let Some(warning) = directory.warning {
+            context.log.warn(warning);
+        }
         // What earlier attempts of this job left may be what fills the disk now.
         catalog::sweep(&context.pool, node).await?;
         let backup = catalog::begin_backup(&context.pool, attempt, node, self.label.as_deref()).await?;
 
         let mut made = Vec::new();
         let mut failed = Vec::new();
+        let mut all_hopeless = true;
         for component in self.in_order() {
             let name = component.file_name(&context.config.application.schema, &backup.stamp);
             let id = catalog::begin_archive(&context.pool, attempt, &backup, component, node, &directory.path, &name).await?;
@@ -83,10 +89,11 @@ impl Job for Backup {
                 Ok(partial) => made.push(Made { id, component, partial, seconds: start.elapsed().as_secs_f64() }),
                 Err(error) if context.control.cancel.is_cancelled() => return Err(error),
                 // Another attempt may well have the database; without it, the files alone would not be worth the wait.
-                Err(error) if component == Component::Database && !context.is_last_attempt && !error.is::<crate::job::GiveUp>() => {
+                Err(error) if component == Component::Database && !context.is_last_attempt && !error.is::<GiveUp>() => {
                     return Err(error.context("database"));
                 }
                 Err(error) => {
+                    all_hopeless &= error.is::<GiveUp>();
                     let text = format!("{component}: {}", explain(&error));
                     context.log.warn(text.clone());
                     failed.push((id, component, text));
@@ -95,9 +102,10 @@ impl Job for Backup {
         }
         if made.is_empty() {
             let texts: Vec<&str> = failed.iter().map(|(_, _, text)| text.as_str()).collect();
-            return Err(anyhow!("{}", texts.join("; ")));
+            let error = anyhow!("{}", texts.join("; "));
+            return Err(if all_hopeless { give_up(error) } else { error });
         }
-        publish(context, backup.id, made, failed, directory.warning)
+        publish(context, backup.id, made, failed)
     }
 }
 
@@ -113,18 +121,12 @@ struct Made {
 ///
 /// Dies between two renames, or before the transaction: complete files whose rows say `writing`; the next sweep
 /// removes them, and the next attempt makes the backup anew.
-fn publish(
-    context: &Context,
-    backup_id: u64,
-    made: Vec<Made>,
-    failed: Vec<(u64, Component, String)>,
-    warning: Option<String>,
-) -> anyhow::Result<Done> {
+fn publish(context: &Context, backup_id: u64, made: Vec<Made>, failed: Vec<(u64, Component, String)>) -> anyhow::Result<Done> {
     let mut archives: Vec<(u64, Component, ArchiveFile, f64)> = Vec::new();
     for m in made {
         archives.push((m.id, m.component, m.partial.publish()?, m.seconds));
     }
-    let mut warnings: Vec<String> = warning.into_iter().collect();
+    let mut warnings: Vec<String> = Vec::new();
     for (_, component, archive, _) in &archives {
         warnings.extend(archive.manifest.warnings.iter().map(|w| format!("{component}: {w}")));
     }
@@ -136,7 +138,8 @@ fn publish(
     } else {
         State::CompletedWithWarnings
     };
-    let files: Vec<serde_json::Value> = archives.iter().map(|(_, component, archive, seconds)| describe(*component, archive, *seconds)).collect();
+    let files: Vec<serde_json::Value> =
+        archives.iter().map(|(_, component, archive, seconds)| describe(*component, archive, *seconds)).collect();
     let result = json!({ "backup": backup_id, "node": context.config.node, "files": files, "errors": errors, "warnings": warnings });
     let error = match state {
         State::Completed => None,
@@ -194,32 +197,42 @@ impl Backup {
 
 /// The settings say where backups go, so without the application database there is no backup, not even of files.
 async fn read_settings(context: &Context) -> anyhow::Result<Settings> {
-    let mut application = context.config.application
-        .connect().await.context("application database")?;
+    let connected = context.config.application.connect().await;
+    let mut application = connected.map_err(|e| {
+        let transient = e.is_transient();
+        let error = anyhow::Error::from(e).context("application database");
+        if transient { error } else { give_up(error) }
+    })?;
     let mut control = context.pool.acquire().await?;
     Ok(Settings::read(&mut application, &mut control).await?)
 }
 
-/// The resolved backup directory, checked and made.
-fn backup_directory(config: &Config, settings: &Settings) -> anyhow::Result<paths::BackupDir> {
+/// The backup directory, resolved and checked against what is served and what is backed up; it need not exist yet.
+pub fn checked_directory(config: &Config, settings: &Settings) -> anyhow::Result<PathBuf> {
     let directory = settings
         .backup_path()
         .or_else(|| config.backups.clone())
         .ok_or_else(|| anyhow!("no backup directory: set HERATIO_BACKUPS_PATH, or the setting backup_path"))?;
     anyhow::ensure!(directory.is_absolute(), "the setting backup_path, `{}`, is not an absolute path", directory.display());
-    let packages = config.root.as_ref().map(|r| r.join("packages"));
-    let mut components: Vec<(&str, &Path)> = Vec::new();
-    if let Some(uploads) = &config.uploads {
-        components.push(("uploads", uploads));
-    }
-    if let Some(packages) = &packages {
-        components.push(("packages", packages));
-    }
-    paths::check_backup_dir(&directory, &components, config.root.as_deref(), &[])?;
-    Ok(paths::ensure_backup_dir(&directory)?)
+    let known: Vec<(Component, PathBuf)> = directories(config).into_iter().filter_map(|(c, d)| Some((c, d.ok()?))).collect();
+    let components: Vec<(&str, &Path)> = known.iter().map(|(component, path)| (component.as_str(), path.as_path())).collect();
+    Ok(paths::check_backup_dir(&directory, &components, config.root.as_deref(), &[])?)
 }
 
-async fn archive(context: &Context, component: Component, directory: &Path, name: &str, attempt: Attempt) -> anyhow::Result<PartialArchive> {
+/// Each file component's directory, or which variable would name it.
+pub fn directories(config: &Config) -> Vec<(Component, anyhow::Result<PathBuf>)> {
+    let root = || config.root.clone().ok_or_else(|| anyhow!("HERATIO_ROOT is not set: it names Heratio's own directory"));
+    let uploads = config.uploads.clone().ok_or_else(|| anyhow!("HERATIO_UPLOADS_PATH is not set: it names the uploads directory"));
+    vec![(Component::Uploads, uploads), (Component::Packages, root().map(|r| r.join("packages"))), (Component::Framework, root())]
+}
+
+async fn archive(
+    context: &Context,
+    component: Component,
+    directory: &Path,
+    name: &str,
+    attempt: Attempt,
+) -> anyhow::Result<PartialArchive> {
     let writer = ArchiveWriter::create(directory, name, &attempt.tag(), context.config.threads, &context.control)?;
     match component {
         Component::Database => database(context, writer).await,
@@ -229,12 +242,11 @@ async fn archive(context: &Context, component: Component, directory: &Path, name
 
 async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<PartialArchive> {
     let config = &context.config;
-    let previous: Option<u64> = sqlx::query_scalar(
-        "SELECT raw_size FROM archives WHERE component = 'database' AND state = 'complete' ORDER BY id DESC LIMIT 1",
-    )
-    .fetch_optional(&context.pool)
-    .await?
-    .flatten();
+    let previous: Option<u64> =
+        sqlx::query_scalar("SELECT raw_size FROM archives WHERE component = 'database' AND state = 'complete' ORDER BY id DESC LIMIT 1")
+            .fetch_optional(&context.pool)
+            .await?
+            .flatten();
     let dump_config = DumpConfig {
         server: config.application.clone(),
         tools_dir: config.tools_dir.clone(),
@@ -243,7 +255,8 @@ async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<Pa
         expected_bytes: previous,
         block_ddl: context.is_last_attempt && context.attempt > 1,
     };
-    let (writer, dump) = dump::dump(&dump_config, writer, &context.control).await?;
+    let (writer, dump) =
+        dump::dump(&dump_config, writer, &context.control).await.map_err(|e| if e.is_retryable() { e.into() } else { give_up(e) })?;
     let manifest = Manifest {
         format: FORMAT,
         component: "database".into(),
@@ -256,7 +269,12 @@ async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<Pa
     Ok(tokio::task::spawn_blocking(move || writer.finish(manifest)).await??)
 }
 
-async fn directory_archive(context: &Context, component: Component, mut writer: ArchiveWriter, directory: &Path) -> anyhow::Result<PartialArchive> {
+async fn directory_archive(
+    context: &Context,
+    component: Component,
+    mut writer: ArchiveWriter,
+    directory: &Path,
+) -> anyhow::Result<PartialArchive> {
     let source = source(&context.config, component, directory)?;
     let control = context.control.clone();
     let taken_at = chrono::Utc::now();
@@ -279,14 +297,10 @@ async fn directory_archive(context: &Context, component: Component, mut writer: 
 /// Where a file component lies, and what stays out of it: always the backup directory, and of the framework also
 /// what can be rebuilt and the other components.
 fn source(config: &Config, component: Component, backups: &Path) -> anyhow::Result<FileSource> {
-    let root = || config.root.clone().ok_or_else(|| anyhow!("HERATIO_ROOT is unset: it names Heratio's own directory, which holds {component}"));
-    let path: PathBuf = match component {
-        Component::Uploads => {
-            config.uploads.clone().ok_or_else(|| anyhow!("HERATIO_UPLOADS_PATH is unset: it names the uploads directory"))?
-        }
-        Component::Packages => root()?.join("packages"),
-        _ => root()?,
-    };
+    let path = directories(config)
+        .into_iter()
+        .find_map(|(c, directory)| (c == component).then_some(directory))
+        .unwrap_or_else(|| Err(anyhow!("{component} is not a directory")))?;
     let mut source = FileSource::new(component.as_str(), &path);
     source.excludes.push(Exclude::Directory(backups.to_owned()));
     if component == Component::Framework {

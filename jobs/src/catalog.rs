@@ -66,17 +66,25 @@ pub async fn begin_backup(pool: &MySqlPool, attempt: Attempt, node: &str, label:
 }
 
 /// Gives the job's backup this stamp, unless the fence is lost (`None`) or another backup has it (error 1062).
-async fn stamp_backup(connection: &mut MySqlConnection, attempt: Attempt, node: &str, label: Option<&str>, stamp: &str) -> sqlx::Result<Option<u64>> {
+async fn stamp_backup(
+    connection: &mut MySqlConnection,
+    attempt: Attempt,
+    node: &str,
+    label: Option<&str>,
+    stamp: &str,
+) -> sqlx::Result<Option<u64>> {
     let again = sqlx::query(
         "UPDATE backups b JOIN jobs j ON j.id = b.job_id SET b.stamp = ?, b.node = ?, b.started_at = UTC_TIMESTAMP(6)
-          WHERE j.id = ? AND j.fence = ? AND j.state = 'running'",
+          WHERE j.id = ? AND j.fence = ? AND j.state = 'running' AND b.stamp <> ?",
     )
     .bind(stamp)
     .bind(node)
     .bind(attempt.job_id)
     .bind(attempt.fence)
+    .bind(stamp)
     .execute(&mut *connection)
     .await?;
+    // Another attempt within the same second comes here too, and is refused by the unique key on the job.
     if again.rows_affected() == 0 {
         let made = sqlx::query(
             "INSERT INTO backups (job_id, label, state, node, stamp, started_at)
@@ -136,7 +144,8 @@ pub async fn complete_archive(connection: &mut MySqlConnection, id: u64, archive
     .bind(id)
     .execute(&mut *connection)
     .await?;
-    let tables: Vec<(&str, u64)> = manifest.sections.iter().filter_map(|s| (s.kind == "table").then_some((s.name.as_str(), s.rows?))).collect();
+    let tables: Vec<(&str, u64)> =
+        manifest.sections.iter().filter_map(|s| (s.kind == "table").then_some((s.name.as_str(), s.rows?))).collect();
     for chunk in tables.chunks(500) {
         let mut insert = sqlx::QueryBuilder::new("INSERT INTO archive_tables (archive_id, table_name, row_count) ");
         insert.push_values(chunk, |mut row, (table, rows)| {
@@ -187,7 +196,11 @@ fn facts(manifest: &Manifest) -> serde_json::Value {
 
 /// Records that a component failed: its file is gone.
 pub async fn fail_archive(connection: &mut MySqlConnection, id: u64, error: &str) -> sqlx::Result<()> {
-    sqlx::query("UPDATE archives SET state = 'failed', error = ? WHERE id = ?").bind(crate::queue::text(error)).bind(id).execute(connection).await?;
+    sqlx::query("UPDATE archives SET state = 'failed', error = ? WHERE id = ?")
+        .bind(crate::queue::text(error))
+        .bind(id)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -21,7 +21,7 @@
 //! Every secret, and every URL that holds one, has a `_FILE` variant that names a file with the value.
 
 use crate::queue::backend::Timing;
-use engine::server::ServerConfig;
+use engine::server::{ServerConfig, Tls};
 use percent_encoding::percent_decode_str;
 use std::{
     collections::HashMap,
@@ -101,7 +101,9 @@ impl Env {
             for item in dotenvy::from_path_iter(path).map_err(|e| failed(e.to_string()))? {
                 // The parser's error quotes the line, which may hold a password.
                 let (name, value) = item.map_err(|e| match e {
-                    dotenvy::Error::LineParse(_, at) => failed(format!("a line cannot be parsed (at its character {at}); quote values with spaces or #")),
+                    dotenvy::Error::LineParse(_, at) => {
+                        failed(format!("a line cannot be parsed (at its character {at}); quote values with spaces or #"))
+                    }
                     other => failed(other.to_string()),
                 })?;
                 values.insert(name, value);
@@ -128,8 +130,8 @@ impl Env {
         }
         let variable = format!("{name}_FILE");
         let Some(path) = self.get(&variable) else { return Ok(None) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| ConfigError::Invalid { variable, reason: format!("cannot read {path}: {e}") })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| ConfigError::Invalid { variable, reason: format!("cannot read {path}: {e}") })?;
         Ok(Some(text.strip_suffix('\n').map_or(&*text, |t| t.strip_suffix('\r').unwrap_or(t)).to_owned()))
     }
 
@@ -165,9 +167,7 @@ impl Config {
                 .and_then(|h| h.into_string().ok())
                 .ok_or_else(|| invalid("BACKUP_NODE", "this host's name cannot be read: set the variable"))?,
         };
-        if node.is_empty() || node.len() > 64 || !node.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-            return Err(invalid("BACKUP_NODE", format!("`{node}` is not a node's name: use up to 64 letters, digits, dots, dashes or underscores")));
-        }
+        check_node(&node)?;
         let timezone = env.get("BACKUP_TIMEZONE").unwrap_or("UTC");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let prefix = env.get("BACKUP_SCHEMA_PREFIX").unwrap_or("heratio_bk_").to_owned();
@@ -181,7 +181,9 @@ impl Config {
             uploads,
             backups: env.path("HERATIO_BACKUPS_PATH")?,
             node,
-            timezone: timezone.parse().map_err(|_| invalid("BACKUP_TIMEZONE", format!("`{timezone}` is not a time zone such as UTC or Africa/Johannesburg")))?,
+            timezone: timezone
+                .parse()
+                .map_err(|_| invalid("BACKUP_TIMEZONE", format!("`{timezone}` is not a time zone such as UTC or Africa/Johannesburg")))?,
             tools_dir: env.path("BACKUP_TOOLS_DIR")?,
             threads: env.number("BACKUP_THREADS", cores.min(8), 1)?,
             lock_wait: Duration::from_secs(env.number("BACKUP_LOCK_WAIT", 60, 1)?),
@@ -189,23 +191,52 @@ impl Config {
                 lease: Duration::from_secs(env.number("BACKUP_LEASE", 120, 2)?),
                 poll: Duration::from_millis(env.number("BACKUP_POLL_MS", 500, 10)?),
                 grace: Duration::from_secs(env.number("BACKUP_SHUTDOWN_GRACE", 20, 0)?),
-                retry_delay: env.get("BACKUP_RETRY_DELAY").map(|_| env.number("BACKUP_RETRY_DELAY", 0, 0)).transpose()?.map(Duration::from_secs),
+                retry_delay: env
+                    .get("BACKUP_RETRY_DELAY")
+                    .map(|_| env.number("BACKUP_RETRY_DELAY", 0, 0))
+                    .transpose()?
+                    .map(Duration::from_secs),
             },
             schema_prefix: prefix,
         };
         if config.control.schema.starts_with(&config.schema_prefix) {
             return Err(invalid(
                 "BACKUP_DATABASE_URL",
-                format!("the control schema `{}` must not start with `{}`, the prefix of schemas that restores make and drop", config.control.schema, config.schema_prefix),
+                format!(
+                    "the control schema `{}` must not start with `{}`, the prefix of schemas that restores make and drop",
+                    config.control.schema, config.schema_prefix
+                ),
             ));
         }
         Ok(config)
+    }
+
+    /// Another name for this host as a node.
+    pub fn set_node(&mut self, node: String) -> Result<(), ConfigError> {
+        check_node(&node)?;
+        self.node = node;
+        Ok(())
+    }
+
+    /// The schema on the application server that holds its identity.
+    pub fn meta_schema(&self) -> String {
+        format!("{}meta", self.schema_prefix)
     }
 
     /// The control schema alone: all that `enqueue` needs to submit and inspect.
     pub fn control_from_env(env: &Env) -> Result<ServerConfig, ConfigError> {
         control(env)
     }
+}
+
+fn check_node(node: &str) -> Result<(), ConfigError> {
+    if node.is_empty() || node.len() > 64 || !node.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        return Err(invalid(
+            "BACKUP_NODE",
+            format!("`{node}` is not a node's name: use up to 64 letters, digits, dots, dashes or underscores"),
+        ));
+    }
+    Ok(())
 }
 
 fn control(env: &Env) -> Result<ServerConfig, ConfigError> {
@@ -233,13 +264,15 @@ fn application(env: &Env) -> Result<ServerConfig, ConfigError> {
         user: env.get("DB_USERNAME").unwrap_or("root").into(),
         password: env.secret("DB_PASSWORD")?.map(Into::into),
         schema: schema.into(),
-        ..ServerConfig::default()
+        tls: Tls::default(),
     })
 }
 
 /// Reads `mysql://user:password@host:port/schema?socket=/path&ssl-mode=...&ssl-ca=/path`.
 fn server(variable: &str, text: &str) -> Result<ServerConfig, ConfigError> {
-    let wrong = |reason: &str| invalid(variable, format!("{reason} (expected mysql://user:password@host:port/schema, with %-escapes for special characters)"));
+    let wrong = |reason: &str| {
+        invalid(variable, format!("{reason} (expected mysql://user:password@host:port/schema, with %-escapes for special characters)"))
+    };
     let url = url::Url::parse(text).map_err(|e| wrong(&format!("it is not a URL: {e}")))?;
     if !matches!(url.scheme(), "mysql" | "mariadb") {
         return Err(wrong("its scheme is not mysql"));
@@ -251,7 +284,8 @@ fn server(variable: &str, text: &str) -> Result<ServerConfig, ConfigError> {
         user: decode(url.username())?,
         password: url.password().map(decode).transpose()?.map(Into::into),
         schema: decode(url.path().trim_start_matches('/'))?,
-        ..ServerConfig::default()
+        socket: None,
+        tls: Tls::default(),
     };
     if server.schema.is_empty() {
         return Err(wrong("it names no schema"));
@@ -263,11 +297,11 @@ fn server(variable: &str, text: &str) -> Result<ServerConfig, ConfigError> {
         match &*key {
             "socket" => server.socket = Some(PathBuf::from(&*value)),
             "ssl-mode" | "sslmode" | "ssl_mode" => {
-                server.ssl_mode = value.parse().map_err(|_| {
+                server.tls.mode = value.parse().map_err(|_| {
                     wrong(&format!("ssl-mode `{value}` is none of disabled, preferred, required, verify_ca, verify_identity"))
                 })?;
             }
-            "ssl-ca" | "sslca" | "ssl_ca" => server.ssl_ca = Some(PathBuf::from(&*value)),
+            "ssl-ca" | "sslca" | "ssl_ca" => server.tls.ca = Some(PathBuf::from(&*value)),
             // Laravel's own URLs carry these; the connection is utf8mb4 in any case.
             "charset" | "collation" => {}
             other => return Err(wrong(&format!("parameter `{other}` is not known; there are socket, ssl-mode and ssl-ca"))),
@@ -289,13 +323,25 @@ mod tests {
 
     #[test]
     fn urls_and_laravel_variables() {
-        let config = read(&[CONTROL, ("DB_DATABASE", "heratio"), ("DB_PASSWORD", "0"), ("DB_SOCKET", "/run/my.sock"), ("HERATIO_ROOT", "/srv/heratio")]).unwrap();
-        assert_eq!((config.control.host.as_str(), config.control.port, config.control.schema.as_str()), ("db.example", 3307, "heratio_backup"));
+        let config = read(&[
+            CONTROL,
+            ("DB_DATABASE", "heratio"),
+            ("DB_PASSWORD", "0"),
+            ("DB_SOCKET", "/run/my.sock"),
+            ("HERATIO_ROOT", "/srv/heratio"),
+        ])
+        .unwrap();
+        assert_eq!(
+            (config.control.host.as_str(), config.control.port, config.control.schema.as_str()),
+            ("db.example", 3307, "heratio_backup")
+        );
         assert_eq!(config.control.password.unwrap().expose_secret(), "p@ss/w#rd");
         assert_eq!(config.application.password.unwrap().expose_secret(), "0");
         assert_eq!(config.application.socket.as_deref(), Some(Path::new("/run/my.sock")));
         assert_eq!(config.uploads.as_deref(), Some(Path::new("/srv/heratio/uploads")));
-        let config = read(&[CONTROL, ("HERATIO_DATABASE_URL", "mysql://h@localhost/heratio?socket=/run/my.sock"), ("DB_DATABASE", "other")]).unwrap();
+        let config =
+            read(&[CONTROL, ("HERATIO_DATABASE_URL", "mysql://h@localhost/heratio?socket=/run/my.sock"), ("DB_DATABASE", "other")])
+                .unwrap();
         assert_eq!(config.application.schema, "heratio");
         assert!(config.application.password.is_none());
     }

@@ -204,7 +204,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             e.downcast_ref::<engine::archive::ArchiveError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::files::FilesError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::paths::PathsError>().and_then(|e| e.hint()).map(Into::into),
-            e.downcast_ref::<engine::server::ConnectError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::server::ServerError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::dump::DumpError>().and_then(|e| e.hint()).map(Into::into),
         ];
         known.into_iter().flatten().next()

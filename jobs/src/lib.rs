@@ -6,9 +6,13 @@ pub mod backup;
 pub mod catalog;
 pub mod component;
 pub mod config;
+pub mod exclusive;
+pub mod failpoint;
 pub mod job;
 pub mod migrate;
 pub mod queue;
 pub mod register;
 pub mod settings;
 pub mod state;
+#[cfg(debug_assertions)]
+pub mod test_kinds;

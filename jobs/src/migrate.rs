@@ -5,15 +5,16 @@
 
 use crate::{config::Config, register};
 use anyhow::{Context as _, bail};
-use engine::server::ServerConfig;
+use engine::{
+    identity::ensure_identity,
+    server::{Server, ServerConfig},
+};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 
 /// Number, name, text.
-pub const MIGRATIONS: &[(u32, &str, &str)] = &[
-    (1, "queue", include_str!("../../migrations/0001_queue.sql")),
-    (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
-];
+pub const MIGRATIONS: &[(u32, &str, &str)] =
+    &[(1, "queue", include_str!("../../migrations/0001_queue.sql")), (2, "catalog", include_str!("../../migrations/0002_catalog.sql"))];
 
 /// What [`migrate`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,13 +33,17 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     let mut application = config.application.connect().await.context("application database")?;
     let mut connection = match control.connect().await {
         Ok(connection) => connection,
-        Err(engine::server::ConnectError::UnknownSchema { .. }) => create_schema(control).await?,
+        Err(engine::server::ServerError::UnknownSchema { .. }) => create_schema(control).await?,
         Err(error) => return Err(error).context("control schema"),
     };
     refuse_same_schema(config, &mut connection, &mut application).await?;
-    let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('heratio_backup_migrate ', DATABASE()), 60)").fetch_one(&mut connection).await?;
+    let locked: Option<i64> =
+        sqlx::query_scalar("SELECT GET_LOCK(CONCAT('heratio_backup_migrate ', DATABASE()), 60)").fetch_one(&mut connection).await?;
     if locked != Some(1) {
-        bail!("another `worker migrate` holds the lock on schema `{}` for over 60 s; wait for it, or find it in SHOW PROCESSLIST", control.schema);
+        bail!(
+            "another `worker migrate` holds the lock on schema `{}` for over 60 s; wait for it, or find it in SHOW PROCESSLIST",
+            control.schema
+        );
     }
     connection
         .execute(
@@ -48,15 +53,24 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
              ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci COMMENT='Migrations applied by worker migrate'",
         )
         .await
-        .with_context(|| format!("schema `{}`: the account `{}` needs all privileges on it (`worker grants` prints them)", control.schema, control.user))?;
+        .with_context(|| {
+            format!("schema `{}`: the account `{}` needs all privileges on it (`worker grants` prints them)", control.schema, control.user)
+        })?;
     let newest: Option<u32> = sqlx::query_scalar("SELECT MAX(version) FROM schema_migrations").fetch_one(&mut connection).await?;
     if newest.is_some_and(|n| n as usize > MIGRATIONS.len()) {
-        bail!("schema `{}` was migrated by a newer version of this program (to {}; this one knows {})", control.schema, newest.unwrap_or(0), MIGRATIONS.len());
+        bail!(
+            "schema `{}` was migrated by a newer version of this program (to {}; this one knows {})",
+            control.schema,
+            newest.unwrap_or(0),
+            MIGRATIONS.len()
+        );
     }
     let mut migrated = Migrated { applied: Vec::new(), total: MIGRATIONS.len() };
     for (version, name, sql) in MIGRATIONS {
-        let known: Option<u32> =
-            sqlx::query_scalar("SELECT version FROM schema_migrations WHERE version = ?").bind(version).fetch_optional(&mut connection).await?;
+        let known: Option<u32> = sqlx::query_scalar("SELECT version FROM schema_migrations WHERE version = ?")
+            .bind(version)
+            .fetch_optional(&mut connection)
+            .await?;
         if known.is_some() {
             continue;
         }
@@ -71,11 +85,18 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
         migrated.applied.push(format!("{version:04}_{name}"));
     }
     register_kinds(&mut connection).await?;
-    engine::server::ensure_identity(&mut application, &config.schema_prefix)
+    let server = Server::detect(&mut application).await.context("application database")?;
+    ensure_identity(&mut application, &server, &config.meta_schema())
         .await
         .context("the server's identity, which tells its binary logs from another server's")?;
     connection.close().await?;
     Ok(migrated)
+}
+
+/// How many migrations the schema lacks; an error when it has none at all.
+pub async fn pending(connection: &mut MySqlConnection) -> sqlx::Result<usize> {
+    let applied: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM schema_migrations").fetch_one(connection).await?;
+    Ok(MIGRATIONS.len().saturating_sub(applied as usize))
 }
 
 async fn create_schema(control: &ServerConfig) -> anyhow::Result<MySqlConnection> {
@@ -84,7 +105,12 @@ async fn create_schema(control: &ServerConfig) -> anyhow::Result<MySqlConnection
     server
         .execute(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")))
         .await
-        .with_context(|| format!("schema `{}` does not exist and the account `{}` may not create it: run the script that `worker grants` prints", control.schema, control.user))?;
+        .with_context(|| {
+            format!(
+                "schema `{}` does not exist and the account `{}` may not create it: run the script that `worker grants` prints",
+                control.schema, control.user
+            )
+        })?;
     control.connect().await.context("control schema")
 }
 
@@ -95,9 +121,9 @@ async fn refuse_same_schema(config: &Config, control: &mut MySqlConnection, appl
     let theirs: (String, String) = sqlx::query_as(WHO).fetch_one(application).await?;
     if ours.0 == theirs.0 && ours.1.eq_ignore_ascii_case(&theirs.1) {
         bail!(
-            "BACKUP_DATABASE_URL and the application database are the same schema, `{}` on {}: a restore would overwrite the queue that runs it. Give the control schema a name of its own, such as `heratio_backup`",
+            "BACKUP_DATABASE_URL and the application database are the same schema, `{}` at {}: a restore would overwrite the queue that runs it. Give the control schema a name of its own, such as `heratio_backup`",
             theirs.1,
-            config.application.display_host()
+            config.application.target()
         );
     }
     Ok(())

@@ -7,7 +7,13 @@ use crate::{
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
-pub const KINDS: &[Kind] = &[Kind::of::<Backup>()];
+pub const KINDS: &[Kind] = &[
+    Kind::of::<Backup>(),
+    #[cfg(debug_assertions)]
+    Kind::of::<crate::test_kinds::TestRepeatable>(),
+    #[cfg(debug_assertions)]
+    Kind::of::<crate::test_kinds::TestDestructive>(),
+];
 
 /// A kind without its payload type.
 pub struct Kind {
@@ -35,6 +41,9 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 }
 
 fn decode<J: Job>(payload: &serde_json::Value) -> Result<J, String> {
+    if !payload.is_object() {
+        return Err(format!("payload of kind `{}`: not a JSON object", J::KIND));
+    }
     serde_json::from_value(payload.clone()).map_err(|e| format!("payload of kind `{}`: {e}", J::KIND))
 }
 
@@ -49,4 +58,27 @@ fn run<J: Job>(payload: serde_json::Value, context: &Context) -> BoxFuture<'_, a
         let job: J = decode(&payload).map_err(|e| crate::job::give_up(anyhow::anyhow!(e)))?;
         job.run(context).await
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_file_and_its_tests() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        for kind in KINDS.iter().filter(|k| !k.name.starts_with("test_")) {
+            for file in [format!("{root}/jobs/src/{}.rs", kind.name), format!("{root}/tests/{}.rs", kind.name)] {
+                assert!(std::path::Path::new(&file).exists(), "{file} is missing");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_destructive_kinds_are_never_retried() {
+        for (i, kind) in KINDS.iter().enumerate() {
+            assert!(KINDS[..i].iter().all(|other| other.name != kind.name), "{}", kind.name);
+            assert!(!kind.policy.at_most_once || kind.policy.max_attempts == 1, "{}", kind.name);
+        }
+    }
 }

@@ -32,8 +32,8 @@ pub(crate) struct RunOptions {
 /// signal, they are told to stop, and repeatable ones are put back.
 pub(crate) async fn work(config: Config, options: RunOptions) -> anyhow::Result<()> {
     let config = Arc::new(config);
-    let core = Core::start(config.control.connect_options(), options.concurrency as u32 + 4)?;
-    let pool = queue::pool(config.control.connect_options(), options.concurrency as u32 * 2 + 2);
+    let core = Core::start(&config.control, options.concurrency as u32 + 4, config.timing.lease)?;
+    let pool = queue::pool(&config.control, options.concurrency as u32 * 2 + 2, config.timing.lease);
     let worker = wait_for_schema(&core, &config, &options).await?;
     tracing::info!(worker.id = worker.id, node = worker.node, queues = ?worker.queues, "worker started");
 
@@ -90,18 +90,19 @@ async fn handle(claim: Claim, running: Data<Running>, make: Data<MakeContext>) -
 async fn wait_for_schema(core: &Core, config: &Config, options: &RunOptions) -> anyhow::Result<queue::WorkerRow> {
     let mut told = false;
     loop {
-        let (pool, node, queues, concurrency) = (core.pool.clone(), config.node.clone(), options.queues.clone(), options.concurrency as u32);
+        let (pool, node, queues, concurrency) =
+            (core.pool.clone(), config.node.clone(), options.queues.clone(), options.concurrency as u32);
         let registered = core.handle.spawn(async move { workers::register(&pool, &node, &queues, concurrency).await }).await?;
         match registered {
             Ok(row) => return Ok(row),
             Err(sqlx_error) if sqlx_error.as_database_error().is_some() => {
                 return Err(sqlx_error).with_context(|| {
-                    format!("control schema `{}` on {} is not ready: run `worker migrate`", config.control.schema, config.control.display_host())
+                    format!("control schema `{}` at {} is not ready: run `worker migrate`", config.control.schema, config.control.target())
                 });
             }
             Err(error) => {
                 if !told {
-                    tracing::warn!(%error, server = config.control.display_host(), "waiting for the control schema's server");
+                    tracing::warn!(%error, server = config.control.target(), "waiting for the control schema's server");
                     told = true;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -132,7 +133,7 @@ async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: Cancellation
         if let Err(error) = workers::heartbeat(&core.pool, worker).await {
             tracing::warn!(%error, "cannot write this worker's heartbeat");
         }
-        let reaped = match reap(&core.pool, lease).await {
+        let reaped = match reap(&core.pool, &config).await {
             Ok(reaped) => !reaped.is_empty(),
             Err(error) => {
                 tracing::warn!(%error, "cannot look for lost jobs");

@@ -9,7 +9,7 @@ use rustix::{
 use std::{io, os::unix::fs::FileExt};
 
 /// Parts kept apart in one sparse file; what comes after them is read as if it had no holes.
-const MAX_EXTENTS: usize = 65_536;
+const MAX_EXTENTS: usize = 16_384;
 
 /// A part of a file, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

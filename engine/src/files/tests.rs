@@ -194,7 +194,10 @@ fn tree_of_everything(root: &Path) {
         chown(root.join("a/b"), Some(3_000_000), Some(4_000_000_000)).unwrap();
         rustix::fs::chownat(CWD, root.join("dangling"), Some(rustix::fs::Uid::from_raw(7)), None, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
-    for (path, mode) in [("empty", 0o4755), ("one block", 0o2640), ("a/b", 0o1777), ("a/b/c/file.txt", 0), ("a/b/c", 0o500)] {
+    let unreadable_to_most = if is_root() { 0 } else { 0o400 };
+    for (path, mode) in
+        [("empty", 0o4755), ("one block", 0o2640), ("a/b", 0o1777), ("a/b/c", 0o711), ("a/b/c/file.txt", unreadable_to_most)]
+    {
         fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
     }
     set_mtime(&root.join("empty"), 1_700_000_000, 123_456_789);
@@ -341,10 +344,10 @@ fn a_large_sparse_file_costs_what_it_holds() {
 fn a_file_of_very_many_holes_is_complete() {
     let (_dir, root, source) = uploads();
     let file = File::create(root.join("sieve")).unwrap();
-    for i in 0..66_000u64 {
+    for i in 0..16_500u64 {
         file.write_at(&i.to_le_bytes(), i * 8192).unwrap();
     }
-    file.set_len(66_010 * 8192).unwrap();
+    file.set_len(16_510 * 8192).unwrap();
     let (tape, result) = run(&source);
     assert_eq!(result.warnings, Vec::<String>::new());
     assert!(tape.content("uploads/sieve") == fs::read(root.join("sieve")).unwrap());

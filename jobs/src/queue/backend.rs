@@ -6,6 +6,7 @@
 //! thread must not keep a lease from being renewed, or a claim's transaction open.
 
 use crate::{
+    failpoint,
     job::{Context, Done, GiveUp, JobLog, Policy, Snooze, explain},
     queue::{
         Claim, WorkerRow,
@@ -23,8 +24,8 @@ use apalis_core::{
     task::{Task, builder::TaskBuilder, task_id::TaskId},
     worker::context::WorkerContext,
 };
-use engine::control::Control;
-use sqlx::{MySqlPool, mysql::MySqlConnectOptions};
+use engine::{control::Control, server::ServerConfig};
+use sqlx::MySqlPool;
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -63,12 +64,12 @@ pub struct Core {
 
 impl Core {
     /// Starts the thread; it lives as long as the process.
-    pub fn start(options: MySqlConnectOptions, connections: u32) -> std::io::Result<Self> {
+    pub fn start(control: &ServerConfig, connections: u32, lease: Duration) -> std::io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().thread_name("queue").build()?;
         let handle = runtime.handle().clone();
         let pool = {
             let _entered = handle.enter();
-            pool(options, connections)
+            pool(control, connections, lease)
         };
         std::thread::Builder::new().name("queue".into()).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
         Ok(Self { handle, pool })
@@ -186,9 +187,13 @@ async fn claim_loop(queue: Queue, worker: WorkerContext) -> Option<Claim> {
             return None;
         }
         if worker.is_running() {
+            failpoint::hit(failpoint::BEFORE_CLAIM).await;
             match claim(&queue.core.pool, &queue.worker, queue.timing.lease).await {
                 Ok(Some(claim)) if worker.is_shutting_down() || !worker.is_running() => give_back(&queue.core.pool, &claim).await,
-                Ok(Some(claim)) => return Some(claim),
+                Ok(Some(claim)) => {
+                    failpoint::hit(failpoint::AFTER_CLAIM).await;
+                    return Some(claim);
+                }
                 Ok(None) => trouble = Duration::ZERO,
                 Err(error) => {
                     tracing::warn!(%error, "cannot look for jobs; is the control schema's server up?");
@@ -306,6 +311,7 @@ async fn supervise(queue: Queue, claim: Claim, running: Running, mut run: JoinHa
     for warning in running.control.progress.take_warnings() {
         running.log.warn(warning);
     }
+    failpoint::hit(failpoint::AFTER_WORK).await;
     let verdict = verdict(&claim, policy, queue.timing.retry_delay, stop, result);
     let told = describe(&verdict);
     // The lease is kept until the outcome is written, or the fence says that it is another's.
@@ -316,7 +322,9 @@ async fn supervise(queue: Queue, claim: Claim, running: Running, mut run: JoinHa
     }
     match written {
         Written::Yes => tracing::info!(job.id = claim.id, kind = claim.kind, attempt = claim.attempt, "{told}"),
-        Written::Fenced => tracing::error!(job.id = claim.id, kind = claim.kind, "its lease was lost, so its outcome is not written: {told}"),
+        Written::Fenced => {
+            tracing::error!(job.id = claim.id, kind = claim.kind, "its lease was lost, so its outcome is not written: {told}")
+        }
     }
     Ok(())
 }
@@ -362,14 +370,20 @@ fn verdict(
         Err(_) => anyhow::anyhow!("did not stop within its time and was cut"),
     };
     let text = explain(&error);
+    // Whatever stopped a destructive job half way, only a person may start it again.
+    let once = if policy.at_most_once {
+        format!(". It is not started again by itself: see how far it got with `enqueue show {}`", claim.id)
+    } else {
+        String::new()
+    };
     match stop {
-        Some(Stop::Cancelled) => failed(State::Cancelled, "cancelled on request; nothing of it was kept".into()),
-        Some(Stop::Shutdown) if policy.at_most_once => {
-            failed(State::Failed, format!("its worker was told to stop: {text}. It is not started again by itself"))
+        Some(Stop::Cancelled) => failed(State::Cancelled, format!("cancelled on request{once}")),
+        Some(Stop::Shutdown) if policy.at_most_once => failed(State::Failed, format!("its worker was told to stop: {text}{once}")),
+        Some(Stop::Shutdown) => {
+            Verdict::Release { why: "its worker was told to stop; it starts again on the next free one".into(), delay: Duration::ZERO }
         }
-        Some(Stop::Shutdown) => Verdict::Release { why: "its worker was told to stop; it starts again on the next free one".into(), delay: Duration::ZERO },
-        Some(Stop::TimeLimit) => again(format!("stopped after its time limit of {} s", policy.time_limit.as_secs())),
-        Some(Stop::LeaseLost) => again("could not renew its lease in time (was the control schema's server away?)".into()),
+        Some(Stop::TimeLimit) => again(format!("stopped after its time limit of {} s{once}", policy.time_limit.as_secs())),
+        Some(Stop::LeaseLost) => again(format!("could not renew its lease in time (was the control schema's server away?){once}")),
         None => match error.downcast_ref::<Snooze>() {
             Some(Snooze(delay)) => Verdict::Release { why: text, delay: *delay },
             None if error.is::<GiveUp>() => failed(State::Failed, text),
@@ -381,13 +395,16 @@ fn verdict(
 /// The handler that apalis calls: decodes the payload and runs the kind.
 pub async fn run(claim: &Claim, running: Running, make: &MakeContext) -> Outcome {
     let context = make(claim, running.control, running.log);
-    Outcome(async {
-        let kind = register::find(&claim.kind)
-            .ok_or_else(|| crate::job::give_up(anyhow::anyhow!("this worker knows no kind `{}`; upgrade it", claim.kind)))?;
-        let payload = serde_json::from_str(&claim.payload).map_err(|e| crate::job::give_up(anyhow::anyhow!("payload: {e}")))?;
-        (kind.run)(payload, &context).await
-    }
-    .await)
+    Outcome(
+        async {
+            let kind = register::find(&claim.kind)
+                .ok_or_else(|| crate::job::give_up(anyhow::anyhow!("this worker knows no kind `{}`; upgrade it", claim.kind)))?;
+            let payload = serde_json::from_str(&claim.payload).map_err(|e| crate::job::give_up(anyhow::anyhow!("payload: {e}")))?;
+            failpoint::hit(failpoint::AT_START).await;
+            (kind.run)(payload, &context).await
+        }
+        .await,
+    )
 }
 
 #[cfg(test)]

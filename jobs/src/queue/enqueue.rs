@@ -69,8 +69,10 @@ pub async fn enqueue(connection: &mut MySqlConnection, job: &NewJob) -> sqlx::Re
             }
             Err(error) if mysql_error(&error) == Some(1062) && job.unique_key.is_some() => {
                 tx.rollback().await?;
-                let waiting: Option<u64> =
-                    sqlx::query_scalar("SELECT id FROM jobs WHERE waiting_key = ?").bind(&job.unique_key).fetch_optional(&mut *connection).await?;
+                let waiting: Option<u64> = sqlx::query_scalar("SELECT id FROM jobs WHERE waiting_key = ?")
+                    .bind(&job.unique_key)
+                    .fetch_optional(&mut *connection)
+                    .await?;
                 // It may have been claimed between the two statements; then this one is a job of its own.
                 if let Some(id) = waiting {
                     return Ok(Enqueued { id, existing: true });

@@ -2,6 +2,7 @@
 //! while the fence holds.
 
 use crate::{
+    failpoint,
     job::{CatalogWrites, JobLog},
     queue::{Claim, NewJob, enqueue, lease::write_log, text, timely},
     state::State,
@@ -115,7 +116,9 @@ async fn write(pool: &MySqlPool, claim: &Claim, verdict: &Verdict) -> sqlx::Resu
     }
     end_attempt(&mut tx, claim.id, claim.fence, outcome(verdict), error(verdict)).await?;
     release(&mut tx, claim.id, claim.fence, matches!(verdict, Verdict::Final { .. })).await?;
+    failpoint::hit(failpoint::IN_FINAL_TRANSACTION).await;
     tx.commit().await?;
+    failpoint::hit(failpoint::AFTER_FINAL_TRANSACTION).await;
     Ok(Written::Yes)
 }
 

@@ -187,7 +187,8 @@ pub enum Cancelled {
 /// Cancels a waiting job at once, and asks the worker of a running one to stop it.
 pub async fn cancel(connection: &mut MySqlConnection, id: u64, by: &str) -> sqlx::Result<Cancelled> {
     let mut tx = connection.begin().await?;
-    let state: Option<String> = sqlx::query_scalar("SELECT state FROM jobs WHERE id = ? FOR UPDATE").bind(id).fetch_optional(&mut *tx).await?;
+    let state: Option<String> =
+        sqlx::query_scalar("SELECT state FROM jobs WHERE id = ? FOR UPDATE").bind(id).fetch_optional(&mut *tx).await?;
     let Some(state) = state else { return Ok(Cancelled::Unknown) };
     let done = match State::parse(&state) {
         Some(State::Available) => {

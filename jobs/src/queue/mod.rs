@@ -23,10 +23,8 @@ pub mod workers;
 pub use claim::{Claim, WorkerRow};
 pub use enqueue::{Enqueued, NewJob, enqueue};
 
-use sqlx::{
-    Executor, MySqlPool,
-    mysql::{MySqlConnectOptions, MySqlPoolOptions},
-};
+use engine::server::ServerConfig;
+use sqlx::{AssertSqlSafe, Executor, MySqlPool, mysql::MySqlPoolOptions};
 use std::time::Duration;
 
 /// Longest wait for a connection or an answer of the control schema; far below any lease in production.
@@ -34,19 +32,25 @@ pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens a pool on the control schema. Nothing is connected before the first use.
 ///
-/// Its sessions are READ COMMITTED, since gap locks between claiming workers only deadlock, and in UTC.
-pub fn pool(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
+/// Its sessions are READ COMMITTED, since gap locks between claiming workers only deadlock. The server ends a session
+/// that says nothing for as long as a lease: a worker that is stopped in the middle of a transaction must not keep
+/// its job's row locked for ever.
+pub fn pool(control: &ServerConfig, connections: u32, lease: Duration) -> MySqlPool {
+    let wait_timeout = format!("SET SESSION wait_timeout = {}", lease.as_secs().max(1));
     MySqlPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(DATABASE_TIMEOUT)
-        .after_connect(|connection, _| {
+        .idle_timeout(lease / 2)
+        .after_connect(move |connection, _| {
+            let wait_timeout = wait_timeout.clone();
             Box::pin(async move {
+                connection.execute(AssertSqlSafe(wait_timeout)).await?;
                 connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
                 connection.execute("SET SESSION innodb_lock_wait_timeout = 5").await?;
                 Ok(())
             })
         })
-        .connect_lazy_with(options)
+        .connect_lazy_with(control.connect_options().database(&control.schema))
 }
 
 /// Bounds a database call: a connection whose packets vanish must not hold its caller for ever.

@@ -1,9 +1,12 @@
 //! Taking a job from a worker that no longer renews its lease.
 
 use crate::{
+    config::Config,
+    exclusive::end_sessions,
+    job::explain,
     queue::{
         finish::{end_attempt, release},
-        timely,
+        text, timely,
     },
     register,
 };
@@ -23,20 +26,38 @@ pub struct Reaped {
 ///
 /// Does nothing until the server has been up for a lease: after its restart, workers that could not renew
 /// get the time to do so. Any number of workers may call it at once; the row lock lets one act.
-pub async fn reap(pool: &MySqlPool, lease: Duration) -> sqlx::Result<Vec<Reaped>> {
+///
+/// Before a job changes hands, the sessions that it recorded on the application server are ended (see
+/// [`crate::exclusive`]); while that cannot be proved, for one because that server is away, the job stays where it is.
+pub async fn reap(pool: &MySqlPool, config: &Config) -> sqlx::Result<Vec<Reaped>> {
+    let lease = config.timing.lease;
     // Detached: a call that is cut off by its time limit leaves the session unusable.
     let mut connection = timely(pool.acquire()).await?.detach();
     let uptime: (String, String) = timely(sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Uptime'").fetch_one(&mut connection)).await?;
     if uptime.1.parse().is_ok_and(|s| Duration::from_secs(s) < lease) {
         return Ok(Vec::new());
     }
-    let lost: Vec<u64> = timely(
-        sqlx::query_scalar("SELECT id FROM jobs WHERE state = 'running' AND lease_until < UTC_TIMESTAMP(6) ORDER BY id LIMIT 100")
+    let lost: Vec<(u64, u64)> = timely(
+        sqlx::query_as("SELECT id, fence FROM jobs WHERE state = 'running' AND lease_until < UTC_TIMESTAMP(6) ORDER BY id LIMIT 100")
             .fetch_all(&mut connection),
     )
     .await?;
     let mut reaped = Vec::new();
-    for id in lost {
+    for (id, fence) in lost {
+        if let Err(error) = end_sessions(pool, config, id, fence).await {
+            let why = explain(&error);
+            tracing::warn!(job.id = id, "cannot take over the job of a lost worker yet: {why}");
+            let why = format!("its worker is lost, and its session on the application server cannot be ended yet: {why}");
+            timely(
+                sqlx::query("UPDATE jobs SET error = ? WHERE id = ? AND fence = ?")
+                    .bind(text(&why))
+                    .bind(id)
+                    .bind(fence)
+                    .execute(&mut connection),
+            )
+            .await?;
+            continue;
+        }
         if let Some(job) = timely(take_over(&mut connection, id)).await? {
             reaped.push(job);
         }
@@ -69,9 +90,14 @@ async fn take_over(connection: &mut MySqlConnection, id: u64) -> sqlx::Result<Op
     let (state, error) = if cancel && !at_most_once {
         ("cancelled", format!("cancelled; besides, {lost}"))
     } else if at_most_once {
-        ("failed", format!("{lost}. A job of kind `{kind}` is never started again by itself; look at its log with `enqueue show {id}` before you do so"))
+        ("failed", format!("{lost}. It is not started again by itself: see how far it got with `enqueue show {id}`"))
     } else if attempt >= max_attempts {
-        ("failed", format!("{lost}, and this was attempt {attempt} of {max_attempts}. Look at that host's memory and logs, then `enqueue retry {id}`"))
+        (
+            "failed",
+            format!(
+                "{lost}, and this was attempt {attempt} of {max_attempts}. Look at that host's memory and logs, then `enqueue retry {id}`"
+            ),
+        )
     } else {
         ("available", format!("{lost}. It is tried again"))
     };

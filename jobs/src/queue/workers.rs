@@ -12,7 +12,7 @@ pub async fn register(pool: &MySqlPool, node: &str, queues: &[String], concurren
     )
     .bind(node)
     .bind(std::process::id())
-    .bind(engine::process::start_time(std::process::id()).unwrap_or(0))
+    .bind(start_time(std::process::id()))
     .bind(env!("CARGO_PKG_VERSION"))
     .bind(queues.join(","))
     .bind(concurrency)
@@ -30,7 +30,10 @@ pub async fn heartbeat(pool: &MySqlPool, id: u64) -> sqlx::Result<()> {
 
 /// Says that it stopped in good order.
 pub async fn stopped(pool: &MySqlPool, id: u64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE workers SET heartbeat_at = UTC_TIMESTAMP(6), stopped_at = UTC_TIMESTAMP(6) WHERE id = ?").bind(id).execute(pool).await?;
+    sqlx::query("UPDATE workers SET heartbeat_at = UTC_TIMESTAMP(6), stopped_at = UTC_TIMESTAMP(6) WHERE id = ?")
+        .bind(id)
+        .execute(pool)
+        .await?;
     Ok(())
 }
 
@@ -68,4 +71,11 @@ pub async fn live(connection: &mut MySqlConnection) -> sqlx::Result<Vec<LiveWork
             })
         })
         .collect()
+}
+
+/// When the process started, in clock ticks after boot (proc(5), field 22 of `/proc/PID/stat`); 0 when there is none.
+fn start_time(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The second field, the program's name in parentheses, may hold anything.
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok()).unwrap_or(0)
 }

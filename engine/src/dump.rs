@@ -1,0 +1,220 @@
+//! Dumps a schema into an archive: one snapshot, complete, with its place in the binary log.
+//!
+//! The rows come from mysqldump or mariadb-dump ([`tool`]), whatever the server's flavour asks for; everything
+//! that makes a dump trustworthy is around it, here, and would be around any other source of rows.
+
+mod error;
+mod locks;
+mod pump;
+mod tool;
+
+use crate::{
+    control::Control,
+    fingerprint::{Change, Fingerprint},
+    identity,
+    manifest::{Coordinates, DatabaseFacts, Section},
+    privileges::{self, MissingPrivilege, Privileges},
+    section_writer::SectionWriter,
+    server::{Flavour, Server, ServerConfig},
+    sql_scan::ObjectKind,
+    tools::{FoundTool, Tool},
+};
+use chrono::{DateTime, Utc};
+pub use error::DumpError;
+use locks::DdlLock;
+use pump::Content;
+use std::{path::PathBuf, time::Duration};
+use tool::{Failure, Outcome};
+
+/// What to dump, and how.
+#[derive(Debug, Clone)]
+pub struct DumpConfig {
+    /// The server, and the schema to dump.
+    pub server: ServerConfig,
+    /// Where to look for the client tools before PATH.
+    pub tools_dir: Option<PathBuf>,
+    /// What the names of our own schemas begin with; the server's identity is in the one that ends with "meta".
+    pub schema_prefix: String,
+    /// How long to wait for a lock before giving up with the session in the way named.
+    pub lock_wait: Duration,
+    /// Size of the last dump in bytes, to show progress by; else the server's statistics serve.
+    pub expected_bytes: Option<u64>,
+    /// Keep others from changing definitions while dumping. For the last attempt: their DDL waits for the whole dump.
+    pub block_ddl: bool,
+}
+
+/// What is known of a dump.
+#[derive(Debug, Clone)]
+pub struct Dump {
+    /// When the snapshot had been taken, by the server's clock, UTC; never before it.
+    pub taken_at: DateTime<Utc>,
+    /// Facts for the manifest.
+    pub facts: DatabaseFacts,
+    /// The dump's parts, each beginning where the archive was cut.
+    pub sections: Vec<Section>,
+    /// What a person should know although the dump is good.
+    pub warnings: Vec<String>,
+}
+
+/// Dumps the schema into `writer`, which comes back for its manifest; after a failure it has been dropped.
+///
+/// Fails before any work when the account would not see everything, and afterwards when anything is missing from the dump,
+/// the tool did not end well, or a definition changed meanwhile. Cancelled within about a second.
+pub async fn dump<W>(config: &DumpConfig, writer: W, control: &Control) -> Result<(W, Dump), DumpError>
+where
+    W: SectionWriter + Send + 'static,
+{
+    tokio::select! {
+        // Where a cancel must also stop a tool or a waiting session, it is seen to further down, and comes first there.
+        biased;
+        result = steps(config, writer, control) => result,
+        () = cancelled_for_long(control) => Err(DumpError::Cancelled),
+    }
+}
+
+/// A question to a server that has stopped answering must not outlive a cancel.
+async fn cancelled_for_long(control: &Control) {
+    control.cancel.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+async fn steps<W>(config: &DumpConfig, writer: W, control: &Control) -> Result<(W, Dump), DumpError>
+where
+    W: SectionWriter + Send + 'static,
+{
+    let schema = &config.server.schema;
+    control.progress.phase(format!("preparing to dump database `{schema}`"), 0);
+    let mut conn = config.server.connect().await?;
+    let server = Server::detect(&mut conn).await?;
+    let privileges = Privileges::read(&mut conn, &server).await?;
+    let (missing, useful) = lacking(&privileges, &server, schema)?;
+    if !missing.is_empty() {
+        return Err(DumpError::MissingPrivileges { account: server.account.clone(), schema: schema.clone(), missing });
+    }
+    let tool = Tool::Dump.find(server.flavour, config.tools_dir.as_deref()).await?;
+    let server_uuid = match server.log_bin {
+        true => identity::identity(&mut conn, &server, &format!("{}meta", config.schema_prefix)).await?,
+        false => String::new(),
+    };
+
+    let mut warnings = vec![];
+    let mut ddl_lock = None;
+    if config.block_ddl {
+        let lacks = |name: &str| useful.iter().find(|m| m.privilege == name);
+        match lacks("BACKUP_ADMIN").or_else(|| lacks("RELOAD")) {
+            None => ddl_lock = Some(DdlLock::take(&config.server, &server, &mut conn, config.lock_wait, control).await?),
+            Some(lacking) => warnings.push(format!("others could change definitions during the dump: the account lacks {lacking}")),
+        }
+    }
+    let before = Fingerprint::settled(&mut conn, schema).await?;
+    warnings.extend(warnings_of(&server, &before));
+    if server.flavour == Flavour::MySql && server.log_bin {
+        locks::wait_for_quiet(&mut conn, config.lock_wait, control).await?;
+    }
+    drop(conn);
+    if control.cancel.is_cancelled() {
+        return Err(DumpError::Cancelled);
+    }
+
+    control.progress.phase(format!("dumping database `{schema}`"), config.expected_bytes.unwrap_or(before.data_length));
+    let ran = tool::run(config, &server, &tool, &before, ddl_lock, writer, control).await;
+    let (writer, outcome, _ddl_lock) = match ran {
+        Ok(ran) => ran,
+        Err(Failure::Dump(error)) => return Err(error),
+        Err(Failure::Definition(exit)) => {
+            let changes = changes_since(config, &before).await.unwrap_or_default();
+            return Err(DumpError::from_definition_error(&exit, &tool.version, &changes));
+        }
+    };
+    // The lock is held until the definitions have been read again.
+    let changes = changes_since(config, &before).await?;
+    if !changes.is_empty() {
+        return Err(DumpError::DdlChanged { changes: changes.iter().map(Change::to_string).collect() });
+    }
+    complete(&outcome.content, &before, &tool)?;
+    let (taken_at, facts, sections) = facts(config, &server, server_uuid, &tool, outcome)?;
+    Ok((writer, Dump { taken_at, facts, sections, warnings }))
+}
+
+/// What the account lacks: what no dump is made without, and what would only be useful.
+fn lacking(privileges: &Privileges, server: &Server, schema: &str) -> Result<(Vec<MissingPrivilege>, Vec<MissingPrivilege>), DumpError> {
+    Ok(privileges::missing_for_dump(privileges, server, schema, server.log_bin).into_iter().partition(|m| m.required))
+}
+
+/// What a person should know although the dump is good.
+fn warnings_of(server: &Server, fingerprint: &Fingerprint) -> Vec<String> {
+    let mut warnings = vec![];
+    if !server.log_bin {
+        warnings.push("the server writes no binary log: point-in-time recovery from this backup is impossible".to_owned());
+    } else if server.binlog_format != "ROW" {
+        let format = &server.binlog_format;
+        warnings.push(format!("binlog_format is {format}, not ROW: point-in-time recovery refuses statements that change rows"));
+    }
+    for (table, engine) in &fingerprint.not_transactional {
+        let engine = if engine.is_empty() { "no engine" } else { engine };
+        warnings.push(format!("table `{table}` ({engine}) has no transactions: its rows are not part of the snapshot"));
+    }
+    warnings
+}
+
+/// Definitions that differ from those before, read by a session of its own: hours may have passed.
+async fn changes_since(config: &DumpConfig, before: &Fingerprint) -> Result<Vec<Change>, DumpError> {
+    let mut conn = config.server.connect().await?;
+    Ok(before.diff(&Fingerprint::take(&mut conn, &config.server.schema).await?))
+}
+
+/// Every object that the schema has must be in the dump, whatever the tool's exit status says.
+fn complete(content: &Content, fingerprint: &Fingerprint, tool: &FoundTool) -> Result<(), DumpError> {
+    let missing: Vec<_> = fingerprint
+        .objects()
+        .filter(|object| !content.created.contains(object))
+        .map(|(kind, name)| format!("{} `{name}`", kind.word()))
+        .collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(DumpError::Incomplete { tool: tool.version.clone(), missing }),
+    }
+}
+
+fn facts(
+    config: &DumpConfig,
+    server: &Server,
+    server_uuid: String,
+    tool: &FoundTool,
+    outcome: Outcome,
+) -> Result<(DateTime<Utc>, DatabaseFacts, Vec<Section>), DumpError> {
+    use ObjectKind::{Event, Function, Package, PackageBody, Procedure, Sequence, Table, Trigger, View};
+    let Outcome { content, taken_at, gtids } = outcome;
+    let counts = [&[Table, Sequence][..], &[View], &[Trigger], &[Procedure, Function, Package, PackageBody], &[Event]];
+    let [tables, views, triggers, routines, events] = counts.map(|kinds| content.count(kinds));
+    let no_position = || DumpError::NoPosition { tool: tool.version.clone() };
+    let coordinates = match (server.log_bin, content.position) {
+        (false, _) => None,
+        (true, None) => return Err(no_position()),
+        (true, Some((binlog_file, binlog_pos))) => Some(Coordinates {
+            binlog_file,
+            binlog_pos,
+            gtid_set: match content.gtids.or(gtids) {
+                Some(set) => set,
+                None if server.flavour == Flavour::MySql && server.gtid => return Err(no_position()),
+                None => String::new(),
+            },
+            binlog_format: server.binlog_format.clone(),
+            server_uuid,
+            server_id: server.server_id,
+        }),
+    };
+    let facts = DatabaseFacts {
+        schema: config.server.schema.clone(),
+        flavour: server.flavour.to_string(),
+        server_version: server.version.clone(),
+        tool: tool.version.clone(),
+        coordinates,
+        tables,
+        views,
+        triggers,
+        routines,
+        events,
+    };
+    Ok((taken_at, facts, content.sections))
+}

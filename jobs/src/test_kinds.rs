@@ -1,0 +1,107 @@
+//! Two kinds for the tests of the queue, in debug builds only. They stand in for kinds that are slow to set up.
+
+use crate::{
+    component::Component,
+    exclusive::Exclusive,
+    failpoint,
+    job::{Context, Done, Job, Policy},
+};
+use anyhow::{anyhow, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+use std::{path::PathBuf, time::Duration};
+
+/// Writes a file and, in its final transaction, a row of `test_effects`: a repeatable kind's one visible effect.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TestRepeatable {
+    /// Where its file goes; none: no file.
+    pub dir: Option<PathBuf>,
+    /// How long it works, in milliseconds.
+    pub millis: u64,
+    /// What it needs for itself.
+    pub resources: Vec<Component>,
+    /// Fails this many times first.
+    pub failures: u32,
+}
+
+impl Job for TestRepeatable {
+    const KIND: &'static str = "test_repeatable";
+    const DESCRIPTION: &'static str = "For tests: a file and a row";
+    const POLICY: Policy = Policy { max_attempts: 20, retry_delay: Duration::from_millis(100), ..Policy::repeatable() };
+
+    fn resources(&self) -> Vec<Component> {
+        self.resources.clone()
+    }
+
+    async fn run(&self, context: &Context) -> anyhow::Result<Done> {
+        work(context, self.millis / 2).await?;
+        failpoint::hit(failpoint::MID_WORK).await;
+        ensure!(context.attempt > self.failures, "failing on purpose, {} of {}", context.attempt, self.failures);
+        if let Some(dir) = &self.dir {
+            // What a late attempt leaves bears its fence.
+            std::fs::write(dir.join(format!("{}.{}", context.job_id, context.fence)), "done")?;
+        }
+        work(context, self.millis / 2).await?;
+        let (job, fence) = (context.job_id, context.fence);
+        Ok(Done {
+            writes: Some(Box::new(move |connection| {
+                Box::pin(async move {
+                    sqlx::query("INSERT INTO test_effects (job_id, fence) VALUES (?, ?)").bind(job).bind(fence).execute(connection).await?;
+                    Ok(())
+                })
+            })),
+            ..Done::completed(json!({ "fence": fence }))
+        })
+    }
+}
+
+/// Writes numbered rows to the application database, and files, step by step, with no way back.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TestDestructive {
+    /// Where its files go.
+    pub dir: PathBuf,
+    /// Rows and files to write.
+    pub steps: u32,
+    /// Pause between two steps, in milliseconds.
+    pub millis: u64,
+    /// Ignores the order to stop, as work that blocks does: only fence and lock are in its way then.
+    pub stubborn: bool,
+}
+
+impl Job for TestDestructive {
+    const KIND: &'static str = "test_destructive";
+    const DESCRIPTION: &'static str = "For tests: rows and files, never twice";
+    const POLICY: Policy = Policy::at_most_once();
+
+    fn resources(&self) -> Vec<Component> {
+        vec![Component::Database]
+    }
+
+    async fn run(&self, context: &Context) -> anyhow::Result<Done> {
+        let mut exclusive = Exclusive::acquire(context).await?;
+        for step in 0..self.steps {
+            if step == self.steps / 2 {
+                failpoint::hit(failpoint::MID_WORK).await;
+            }
+            if self.stubborn {
+                std::thread::sleep(Duration::from_millis(self.millis));
+            } else {
+                work(context, self.millis).await?;
+            }
+            let sql = format!("INSERT INTO destroyed (job_id, fence, step) VALUES ({}, {}, {step})", context.job_id, context.fence);
+            sqlx::query(AssertSqlSafe(sql)).execute(exclusive.connection()).await?;
+            std::fs::write(self.dir.join(format!("{}.{}.{step}", context.job_id, context.fence)), "")?;
+        }
+        Ok(Done::completed(json!({ "steps": self.steps })))
+    }
+}
+
+async fn work(context: &Context, millis: u64) -> anyhow::Result<()> {
+    tokio::select! {
+        () = context.control.cancel.cancelled() => Err(anyhow!("told to stop")),
+        () = tokio::time::sleep(Duration::from_millis(millis)) => Ok(()),
+    }
+}

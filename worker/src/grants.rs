@@ -1,0 +1,83 @@
+//! `worker grants`: the GRANT statements that an administrator runs once.
+
+use engine::{
+    privileges::{Privileges, missing_for_dump},
+    server::{Flavour, Server},
+    sql::{quote_name, quote_text},
+};
+use jobs::config::Config;
+
+/// Whose account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Role {
+    /// Runs jobs: reads the application database, owns the control schema and the schemas that it makes.
+    Worker,
+    /// Reads the history from inside Heratio.
+    Application,
+    /// Restores into scratch schemas on a server of its own, with no right on the application database.
+    Drill,
+}
+
+/// The script for `role`, for accounts as the configuration names them. It holds no password.
+pub(crate) fn script(config: &Config, server: &Server, role: Role, host: &str) -> String {
+    let account = |user: &str| format!("{}@{}", quote_text(user), quote_text(host));
+    let control = format!("{}.*", pattern(&config.control.schema, server));
+    let ours = format!(
+        "{}.*",
+        if server.partial_revokes { quote_name(&config.meta_schema()) } else { quote_name(&format!("{}%", escape(&config.schema_prefix))) }
+    );
+    let mut lines = vec![format!("-- {} grants for the role {}; run as an administrator of the server", server.flavour, name(role))];
+    match role {
+        Role::Worker => {
+            let (user, owner) = (account(&config.application.user), account(&config.control.user));
+            lines.push(format!("-- First, if the accounts do not exist: CREATE USER {user} IDENTIFIED BY 'a long random password';"));
+            lines.push("-- What a complete dump of the application database needs:".into());
+            let nobody = Server { account: format!("{}@{host}", config.application.user), ..server.clone() };
+            let none = Privileges::parse([], server.partial_revokes, server.ignores_case);
+            for grant in missing_for_dump(&none, &nobody, &config.application.schema, true) {
+                lines.push(format!("GRANT {} ON {} TO {user};", grant.privilege, grant.on));
+            }
+            lines.push("-- Schemas that it makes beside the application's (staging, undo, scratch, the server's identity):".into());
+            lines.push(format!("GRANT ALL PRIVILEGES ON {ours} TO {user};"));
+            lines.push("-- The control schema:".into());
+            if owner != user {
+                lines.push(format!("-- CREATE USER {owner} IDENTIFIED BY 'another long random password';"));
+            }
+            lines.push(format!("GRANT ALL PRIVILEGES ON {control} TO {owner};"));
+        }
+        Role::Application => {
+            let user = quote_text("the application's account");
+            lines.push("-- Put Heratio's own account (DB_USERNAME in its .env) in the place of the name below.".into());
+            lines.push(format!("GRANT SELECT ON {}.`job_history` TO {user}@{};", quote_name(&config.control.schema), quote_text(host)));
+        }
+        Role::Drill => {
+            let user = account("heratio_drill");
+            lines.push(format!("-- CREATE USER {user} IDENTIFIED BY 'a long random password';"));
+            lines.push(format!("GRANT ALL PRIVILEGES ON {ours} TO {user};"));
+        }
+    }
+    if server.flavour == Flavour::MySql && server.partial_revokes {
+        lines.push(
+            "-- This server has partial_revokes on, so `_` and `%` are no wildcards: grant each further schema of ours by name.".into(),
+        );
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Worker => "worker",
+        Role::Application => "application",
+        Role::Drill => "drill",
+    }
+}
+
+fn escape(name: &str) -> String {
+    name.replace('_', "\\_").replace('%', "\\%")
+}
+
+/// A schema's name where GRANT takes a pattern.
+fn pattern(schema: &str, server: &Server) -> String {
+    quote_name(&if server.partial_revokes { schema.to_owned() } else { escape(schema) })
+}
