@@ -1,6 +1,6 @@
 //! Dumps a schema into an archive: one snapshot, complete, with its place in the binary log.
 //!
-//! The rows come from mysqldump or mariadb-dump ([`tool`]), whatever the server's flavour asks for; everything
+//! The rows come from mysqldump or mariadb-dump (`dump/tool.rs`), whatever the server's flavour asks for; everything
 //! that makes a dump trustworthy is around it, here, and would be around any other source of rows.
 
 mod error;
@@ -13,7 +13,7 @@ use crate::{
     fingerprint::{Change, Fingerprint},
     identity,
     manifest::{Coordinates, DatabaseFacts, Section},
-    privileges::{self, MissingPrivilege, Privileges},
+    privileges::{self, Privileges},
     section_writer::SectionWriter,
     server::{Flavour, Server, ServerConfig},
     sql_scan::ObjectKind,
@@ -87,7 +87,8 @@ where
     let mut conn = locks::session(&config.server, config.lock_wait).await?;
     let server = Server::detect(&mut conn).await?;
     let privileges = Privileges::read(&mut conn, &server).await?;
-    let (missing, useful) = lacking(&privileges, &server, schema)?;
+    let lacking = privileges::missing_for_dump(&privileges, &server, schema, server.log_bin);
+    let (missing, useful): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|m| m.required);
     if !missing.is_empty() {
         return Err(DumpError::MissingPrivileges { account: server.account.clone(), schema: schema.clone(), missing });
     }
@@ -140,11 +141,6 @@ where
     complete(&outcome.content, &before, &tool)?;
     let (taken_at, facts, sections) = facts(config, &server, server_uuid, &tool, outcome)?;
     Ok((writer, Dump { taken_at, facts, sections, warnings }))
-}
-
-/// What the account lacks: what no dump is made without, and what would only be useful.
-fn lacking(privileges: &Privileges, server: &Server, schema: &str) -> Result<(Vec<MissingPrivilege>, Vec<MissingPrivilege>), DumpError> {
-    Ok(privileges::missing_for_dump(privileges, server, schema, server.log_bin).into_iter().partition(|m| m.required))
 }
 
 /// What a person should know although the dump is good.
