@@ -23,7 +23,7 @@ async fn file_components_come_back_with_gnu_tar(flavour: Flavour) {
     for file in result["files"].as_array().unwrap() {
         let path = app.backups_dir().join(file["file_name"].as_str().unwrap());
         assert!(read_manifest(&path).unwrap().is_some());
-        run(Command::new("tar").arg("-xzf").arg(&path).arg("-C").arg(&app.dir.join("backups")));
+        run(Command::new("tar").arg("-xzf").arg(&path).arg("-C").arg(app.dir.join("backups")));
     }
     run(Command::new("diff").arg("-r").arg(app.dir.join("uploads")).arg(app.backups_dir().join("uploads")));
     run(Command::new("diff").arg("-r").arg(app.dir.join("root/packages")).arg(app.backups_dir().join("packages")));

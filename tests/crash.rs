@@ -116,7 +116,7 @@ async fn a_worker_is_stopped_beyond_its_lease_and_continued(flavour: Flavour) {
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(everything(&app).await, before, "{case}: a late worker changed something");
         let job = app.show(id).await;
-        assert_eq!(job.state.is_final(), true, "{case}");
+        assert!(job.state.is_final(), "{case}");
     })
     .await;
 }
@@ -264,7 +264,7 @@ async fn random_kills_lose_and_double_nothing(flavour: Flavour) {
     let mut app = app(TestServer::shared(flavour)).await;
     app.control_sql("DROP TABLE test_effects; CREATE TABLE test_effects (job_id BIGINT UNSIGNED NOT NULL, fence BIGINT UNSIGNED NOT NULL)")
         .await;
-    let mut workers = vec![app.worker(), app.worker(), app.worker()];
+    let mut workers = [app.worker(), app.worker(), app.worker()];
     let seed = std::process::id() as usize;
     println!("{kills} kills, seed {seed}");
     let mut random = seed;

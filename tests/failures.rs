@@ -219,8 +219,8 @@ async fn a_full_disk(flavour: Flavour) {
     let job = app.wait(id).await;
     assert_eq!(job.state, State::Failed, "{job:#?}");
     says(&job.error.unwrap(), &["database", "No space left", "Next:"]);
-    drop(app);
     drop(disk);
+    drop(app);
 }
 
 async fn a_file_that_cannot_be_read(flavour: Flavour) {

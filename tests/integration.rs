@@ -2,11 +2,14 @@
 //!
 //! Every test has its own schemas and directories; `test_app` makes and removes them. Run them with `./test FILTER`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test that panics or prints does what it is for")]
+
 mod test_app;
 
 mod backup;
 mod crash;
 mod failures;
 mod migrate;
+mod own_server;
 mod queue;
 mod snapshot;

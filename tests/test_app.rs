@@ -194,10 +194,15 @@ impl HeldDump {
 pub(crate) fn dump_process(worker: i32) -> i32 {
     let mut found = 0;
     wait_for("the dump tool to run", Duration::from_secs(20), || {
-        found = descendants(worker).into_iter().find(|pid| command(*pid).contains("dump")).unwrap_or(0);
+        found = descendants(worker).into_iter().find(|pid| is_dump(&command(*pid))).unwrap_or(0);
         found != 0
     });
     found
+}
+
+/// The tool at work, not the same program asked for its version or help.
+fn is_dump(command: &str) -> bool {
+    command.contains("dump") && !command.contains("--version") && !command.contains("--help")
 }
 
 fn command(pid: i32) -> String {

@@ -21,6 +21,9 @@ const LEVEL: Compression = Compression::new(6);
 /// A member on its way: the sender side compresses, the receiver side writes in order.
 type Compressed = (u64, Vec<u8>);
 
+/// The sink, and each member's (uncompressed, compressed) bytes.
+type Written<S> = (S, Vec<(u64, u64)>);
+
 /// Compresses a stream into members on `threads` threads and hands them, in order, to a sink on a thread of its own.
 ///
 /// At most `2 * threads + 2` members are in memory. Dropping it without [`MemberWriter::finish`]
@@ -30,7 +33,7 @@ pub struct MemberWriter<S> {
     work: Option<mpsc::SyncSender<(Vec<u8>, mpsc::SyncSender<Compressed>)>>,
     order: Option<mpsc::SyncSender<mpsc::Receiver<Compressed>>>,
     compressors: Vec<JoinHandle<()>>,
-    output: Option<JoinHandle<io::Result<(S, Vec<(u64, u64)>)>>>,
+    output: Option<JoinHandle<io::Result<Written<S>>>>,
 }
 
 impl<S: Write + Send + 'static> MemberWriter<S> {
@@ -74,13 +77,13 @@ impl<S: Write + Send + 'static> MemberWriter<S> {
     }
 
     /// Ends the last member and returns the sink and each member's (uncompressed, compressed) bytes.
-    pub fn finish(mut self) -> io::Result<(S, Vec<(u64, u64)>)> {
+    pub fn finish(mut self) -> io::Result<Written<S>> {
         self.cut()?;
         self.stop().unwrap_or_else(|| Err(io::Error::other("the gzip writer was already closed")))
     }
 
     /// Closes the channels, waits for the threads and returns what the output thread said.
-    fn stop(&mut self) -> Option<io::Result<(S, Vec<(u64, u64)>)>> {
+    fn stop(&mut self) -> Option<io::Result<Written<S>>> {
         self.work = None;
         self.order = None;
         for thread in self.compressors.drain(..) {
@@ -130,7 +133,7 @@ impl<S> Drop for MemberWriter<S> {
     }
 }
 
-fn write_in_order<S: Write>(mut sink: S, replies: mpsc::Receiver<mpsc::Receiver<Compressed>>) -> io::Result<(S, Vec<(u64, u64)>)> {
+fn write_in_order<S: Write>(mut sink: S, replies: mpsc::Receiver<mpsc::Receiver<Compressed>>) -> io::Result<Written<S>> {
     let mut members = Vec::new();
     for reply in replies {
         let (raw, bytes) = reply.recv().map_err(|_| io::Error::other("a compressing thread stopped"))?;

@@ -55,6 +55,14 @@ pub async fn begin_backup(pool: &MySqlPool, attempt: Attempt, node: &str, label:
     // Backups of one second get the following ones: a stamp names one backup.
     for second in 0..600 {
         let stamp = (now + Duration::seconds(second)).format("%Y-%m-%d_%H%M%S").to_string();
+        // An attempt that gave this second up may have left rows and files of that name.
+        let used: Option<u64> = sqlx::query_scalar("SELECT id FROM archives WHERE file_name LIKE CONCAT('%', ?, '%') LIMIT 1")
+            .bind(&stamp)
+            .fetch_optional(&mut *connection)
+            .await?;
+        if used.is_some() {
+            continue;
+        }
         match stamp_backup(&mut connection, attempt, node, label, &stamp).await {
             Ok(Some(id)) => return Ok(Backup { id, stamp }),
             Ok(None) => return Err(CatalogError::Fenced),

@@ -118,7 +118,7 @@ async fn end_session(connection: &mut MySqlConnection, id: u64) -> anyhow::Resul
         match connection.execute(AssertSqlSafe(format!("KILL {id}"))).await {
             // It went between the two statements.
             Err(error) if crate::queue::mysql_error(&error) == Some(1094) => return Ok(()),
-            other => drop(other?),
+            other => _ = other?,
         }
         if start.elapsed() > Duration::from_secs(10) {
             bail!("session {id} of a lost worker does not end after KILL; it may be rolling back");

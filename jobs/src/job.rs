@@ -205,7 +205,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             e.downcast_ref::<engine::files::FilesError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::paths::PathsError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::server::ServerError>().and_then(|e| e.hint()).map(Into::into),
-            e.downcast_ref::<engine::dump::DumpError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::dump::DumpError>().and_then(|e| e.hint()),
         ];
         known.into_iter().flatten().next()
     })

@@ -387,7 +387,7 @@ fn verdict(
         None => match error.downcast_ref::<Snooze>() {
             Some(Snooze(delay)) => Verdict::Release { why: text, delay: *delay },
             None if error.is::<GiveUp>() => failed(State::Failed, text),
-            None => again(text),
+            None => again(format!("{text}{once}")),
         },
     }
 }
@@ -431,7 +431,7 @@ mod tests {
         assert_eq!(shown(1, repeatable, None, oops()), "retry 30: dump `x`: oops");
         assert_eq!(shown(2, repeatable, None, oops()), "retry 60: dump `x`: oops");
         assert_eq!(shown(3, repeatable, None, oops()), "failed: dump `x`: oops");
-        assert_eq!(shown(1, once, None, oops()), "failed: dump `x`: oops");
+        assert!(shown(1, once, None, oops()).starts_with("failed: dump `x`: oops. It is not started again by itself"));
         assert_eq!(shown(1, repeatable, None, give_up(oops())), "failed: dump `x`: oops");
         assert_eq!(
             shown(1, repeatable, None, snooze(Duration::from_secs(300), anyhow::anyhow!("busy"))),
