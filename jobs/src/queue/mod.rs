@@ -1,7 +1,7 @@
 //! All SQL on jobs. The only place that knows how a job is claimed, kept, finished and taken over.
 //!
-//! - [`enqueue`]: a row, in the caller's transaction.
-//! - [`claim`]: a short READ COMMITTED transaction takes a job, its resources and a new fence.
+//! - [`mod@enqueue`]: a row, in the caller's transaction.
+//! - [`mod@claim`]: a short READ COMMITTED transaction takes a job, its resources and a new fence.
 //! - [`lease`]: while it runs, its lease is renewed, its progress written and a cancel noticed.
 //! - [`finish`]: outcome, catalog rows, follow-ups and release of resources in one fenced transaction.
 //! - [`reap`]: a job whose lease ran out is taken from its worker, by its kind's policy.
