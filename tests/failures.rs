@@ -118,7 +118,7 @@ async fn a_dump_tool_of_the_other_flavour(flavour: Flavour) {
     std::fs::create_dir(&other).unwrap();
     let (wanted, found) = match flavour {
         Flavour::MySql => ("mysqldump", "mariadb"),
-        Flavour::MariaDb => ("mariadb-dump", "mysql"),
+        Flavour::MariaDb => ("mariadb-dump", "9.7"),
     };
     // As on Debian, where the package of MariaDB's client brings a `mysqldump` of its own.
     let theirs = match flavour {
@@ -129,13 +129,20 @@ async fn a_dump_tool_of_the_other_flavour(flavour: Flavour) {
     std::fs::write(other.join(wanted), script).unwrap();
     std::fs::set_permissions(other.join(wanted), PermissionsExt::from_mode(0o755)).unwrap();
     app.set("BACKUP_TOOLS_DIR", other.to_str().unwrap());
+    // What the scripts need, and no dump tool of the right flavour.
+    let path = app.dir.join("path");
+    std::fs::create_dir(&path).unwrap();
+    for program in ["sh", "bash", "dirname", "readlink", "realpath"] {
+        std::os::unix::fs::symlink(Path::new("/usr/bin").join(program), path.join(program)).unwrap();
+    }
+    app.set("PATH", path.to_str().unwrap());
     let (_, text) = fails(&mut app, &[Component::Database], State::Failed).await;
     says(&text.to_lowercase(), &[wanted, found, "next:"]);
     nothing_kept(&app).await;
 }
 
 async fn a_dump_tool_that_is_killed(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = TestApp::apart(flavour).await;
     let held = hold_dump(&app).await;
     let worker = app.worker();
     let id = app.enqueue(&backup(&[Component::Database])).await;
@@ -274,7 +281,7 @@ async fn a_backup_directory_inside_uploads(flavour: Flavour) {
 
 async fn a_control_server_restarted_in_mid_job(flavour: Flavour) {
     let control = OwnServer::start(flavour);
-    let mut app = TestApp::new(flavour).await;
+    let mut app = TestApp::apart(flavour).await;
     let url = format!("mysql://root@localhost/heratio_backup?socket={}", control.0.socket.display());
     app.set("BACKUP_DATABASE_URL", url);
     app.set("BACKUP_LEASE", "20");

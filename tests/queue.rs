@@ -14,7 +14,7 @@ fn uploads() -> Backup {
 }
 
 async fn a_worker_killed_in_mid_dump(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = TestApp::apart(flavour).await;
     let held = hold_dump(&app).await;
     let worker = app.worker();
     let job = app.enqueue(&database()).await;
@@ -35,7 +35,7 @@ async fn a_worker_killed_in_mid_dump(flavour: Flavour) {
 }
 
 async fn the_second_of_two_backups_waits_and_says_so(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = TestApp::apart(flavour).await;
     let held = hold_dump(&app).await;
     app.worker_with(&[], &["--concurrency", "4"]);
     let first = app.enqueue(&database()).await;
@@ -54,7 +54,7 @@ async fn the_second_of_two_backups_waits_and_says_so(flavour: Flavour) {
 }
 
 async fn a_waiting_and_a_running_job_are_cancelled(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = TestApp::apart(flavour).await;
     let held = hold_dump(&app).await;
     let worker = app.worker();
     let running = app.enqueue(&database()).await;
@@ -78,7 +78,7 @@ async fn a_waiting_and_a_running_job_are_cancelled(flavour: Flavour) {
 }
 
 async fn a_terminated_worker_puts_its_job_back(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = TestApp::apart(flavour).await;
     let held = hold_dump(&app).await;
     let worker = app.worker_with(&[("BACKUP_SHUTDOWN_GRACE", "1")], &[]);
     let job = app.enqueue(&database()).await;

@@ -225,6 +225,8 @@ pub(crate) struct TestApp {
     /// Environment of the programs.
     pub(crate) env: BTreeMap<String, String>,
     workers: Vec<Worker>,
+    /// The test's own server, gone after everything else.
+    _own: Option<OwnServer>,
 }
 
 /// A worker process; killed with the test.
@@ -271,6 +273,18 @@ impl TestApp {
         Self::on(TestServer::shared(flavour)).await
     }
 
+    /// Where dumps can be held without holding those of other tests: MySQL's FLUSH TABLES waits for every locked table
+    /// of the server, and everybody's writes wait behind it.
+    pub(crate) async fn apart(flavour: Flavour) -> Self {
+        if flavour == Flavour::MariaDb {
+            return Self::new(flavour).await;
+        }
+        let own = OwnServer::start(flavour);
+        let mut app = Self::on(own.0.clone()).await;
+        app._own = Some(own);
+        app
+    }
+
     /// On this server; with a migrated control schema, an application database with a few tables, and directories.
     pub(crate) async fn on(server: TestServer) -> Self {
         let app = Self::bare(server).await;
@@ -305,7 +319,7 @@ impl TestApp {
             ("BACKUP_THREADS", "2".into()),
         ];
         let env = env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        let app = Self { server, name, dir, env, workers: Vec::new() };
+        let app = Self { server, name, dir, env, workers: Vec::new(), _own: None };
         app.server.client(&format!("CREATE DATABASE `{}` CHARACTER SET utf8mb4", app.schema()));
         app.sql(
             "CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, title VARCHAR(255) NOT NULL, data BLOB NULL);

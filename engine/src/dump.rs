@@ -1,6 +1,6 @@
 //! Dumps a schema into an archive: one snapshot, complete, with its place in the binary log.
 //!
-//! The rows come from mysqldump or mariadb-dump ([`tool`]), whatever the server's flavour asks for; everything
+//! The rows come from mysqldump or mariadb-dump (`dump/tool.rs`), whatever the server's flavour asks for; everything
 //! that makes a dump trustworthy is around it, here, and would be around any other source of rows.
 
 mod error;
@@ -13,7 +13,7 @@ use crate::{
     fingerprint::{Change, Fingerprint},
     identity,
     manifest::{Coordinates, DatabaseFacts, Section},
-    privileges::{self, MissingPrivilege, Privileges},
+    privileges::{self, Privileges},
     section_writer::SectionWriter,
     server::{Flavour, Server, ServerConfig},
     sql_scan::ObjectKind,
@@ -84,10 +84,11 @@ where
 {
     let schema = &config.server.schema;
     control.progress.phase(format!("preparing to dump database `{schema}`"), 0);
-    let mut conn = config.server.connect().await?;
+    let mut conn = locks::session(&config.server, config.lock_wait).await?;
     let server = Server::detect(&mut conn).await?;
     let privileges = Privileges::read(&mut conn, &server).await?;
-    let (missing, useful) = lacking(&privileges, &server, schema)?;
+    let lacking = privileges::missing_for_dump(&privileges, &server, schema, server.log_bin);
+    let (missing, useful): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|m| m.required);
     if !missing.is_empty() {
         return Err(DumpError::MissingPrivileges { account: server.account.clone(), schema: schema.clone(), missing });
     }
@@ -98,15 +99,21 @@ where
     };
 
     let mut warnings = vec![];
-    let mut ddl_lock = None;
+    let (mut ddl_lock, mut lock_after_snapshot) = (None, false);
     if config.block_ddl {
         let lacks = |name: &str| useful.iter().find(|m| m.privilege == name);
         match lacks("BACKUP_ADMIN").or_else(|| lacks("RELOAD")) {
+            // MySQL's would meet the tool's FLUSH TABLES WITH READ LOCK: a CREATE or ALTER that waits for it is what the
+            // FLUSH then waits for, and everybody's writes behind that. So there it is taken after the snapshot.
+            None if server.flavour == Flavour::MySql => lock_after_snapshot = true,
             None => ddl_lock = Some(DdlLock::take(&config.server, &server, &mut conn, config.lock_wait, control).await?),
             Some(lacking) => warnings.push(format!("others could change definitions during the dump: the account lacks {lacking}")),
         }
     }
-    let before = Fingerprint::settled(&mut conn, schema).await?;
+    let before = match Fingerprint::settled(&mut conn, schema).await {
+        Ok(before) => before,
+        Err(error) => return Err(locks::explain(error, &mut conn, &server, config.lock_wait).await),
+    };
     warnings.extend(warnings_of(&server, &before));
     if server.flavour == Flavour::MySql && server.log_bin {
         locks::wait_for_quiet(&mut conn, config.lock_wait, control).await?;
@@ -117,28 +124,23 @@ where
     }
 
     control.progress.phase(format!("dumping database `{schema}`"), config.expected_bytes.unwrap_or(before.data_length));
-    let ran = tool::run(config, &server, &tool, &before, ddl_lock, writer, control).await;
+    let ran = tool::run(config, &server, &tool, &before, (ddl_lock, lock_after_snapshot), writer, control).await;
     let (writer, outcome, _ddl_lock) = match ran {
         Ok(ran) => ran,
         Err(Failure::Dump(error)) => return Err(error),
-        Err(Failure::Definition(exit)) => {
-            let changes = changes_since(config, &before).await.unwrap_or_default();
-            return Err(DumpError::from_definition_error(&exit, &tool.version, &changes));
+        Err(Failure::Tool(exit)) => {
+            let changes = changes_since(config, &server, &before).await.unwrap_or_default();
+            return Err(DumpError::from_failure(&exit, &tool.version, &changes));
         }
     };
     // The lock is held until the definitions have been read again.
-    let changes = changes_since(config, &before).await?;
+    let changes = changes_since(config, &server, &before).await?;
     if !changes.is_empty() {
         return Err(DumpError::DdlChanged { changes: changes.iter().map(Change::to_string).collect() });
     }
     complete(&outcome.content, &before, &tool)?;
     let (taken_at, facts, sections) = facts(config, &server, server_uuid, &tool, outcome)?;
     Ok((writer, Dump { taken_at, facts, sections, warnings }))
-}
-
-/// What the account lacks: what no dump is made without, and what would only be useful.
-fn lacking(privileges: &Privileges, server: &Server, schema: &str) -> Result<(Vec<MissingPrivilege>, Vec<MissingPrivilege>), DumpError> {
-    Ok(privileges::missing_for_dump(privileges, server, schema, server.log_bin).into_iter().partition(|m| m.required))
 }
 
 /// What a person should know although the dump is good.
@@ -158,9 +160,12 @@ fn warnings_of(server: &Server, fingerprint: &Fingerprint) -> Vec<String> {
 }
 
 /// Definitions that differ from those before, read by a session of its own: hours may have passed.
-async fn changes_since(config: &DumpConfig, before: &Fingerprint) -> Result<Vec<Change>, DumpError> {
-    let mut conn = config.server.connect().await?;
-    Ok(before.diff(&Fingerprint::take(&mut conn, &config.server.schema).await?))
+async fn changes_since(config: &DumpConfig, server: &Server, before: &Fingerprint) -> Result<Vec<Change>, DumpError> {
+    let mut conn = locks::session(&config.server, config.lock_wait).await?;
+    match Fingerprint::take(&mut conn, &config.server.schema).await {
+        Ok(after) => Ok(before.diff(&after)),
+        Err(error) => Err(locks::explain(error, &mut conn, server, config.lock_wait).await),
+    }
 }
 
 /// Every object that the schema has must be in the dump, whatever the tool's exit status says.

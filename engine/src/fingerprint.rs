@@ -200,6 +200,9 @@ impl Listing {
     }
 }
 
+/// Server errors that say nothing of the object: lock not had in time, deadlock, killed, shutting down, time limit.
+const ABOUT_THE_SESSION: &[u16] = &[1053, 1205, 1213, 1317, 1927, 1969, 3024];
+
 /// What SHOW CREATE says. An object that cannot be shown (a view on a table that is gone, or what was dropped
 /// since it was listed) is no error here: the dump will name it.
 async fn definition(conn: &mut MySqlConnection, schema: &str, kind: ObjectKind, name: &str) -> Result<Vec<u8>, ServerError> {
@@ -215,8 +218,8 @@ async fn definition(conn: &mut MySqlConnection, schema: &str, kind: ObjectKind, 
             Ok(text)
         }
         Err(error) => match server_error(&error) {
-            Some(number) => Ok(number.to_string().into_bytes()),
-            None => Err(ServerError::query(format!("read the definition of {} `{name}`", kind.word()))(error)),
+            Some(number) if !ABOUT_THE_SESSION.contains(&number) => Ok(number.to_string().into_bytes()),
+            _ => Err(ServerError::query(format!("read the definition of {} `{name}`", kind.word()))(error)),
         },
     }
 }

@@ -18,6 +18,7 @@ pub mod process;
 pub mod section_writer;
 pub mod server;
 pub mod sessions;
+mod socket_login;
 pub mod sql;
 pub mod sql_scan;
 pub mod tools;

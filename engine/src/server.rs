@@ -1,6 +1,9 @@
 //! The application's database server: how to reach it, and what it is.
 
-use crate::sql::{self, server_error};
+use crate::{
+    socket_login,
+    sql::{self, server_error},
+};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     ConnectOptions, MySqlConnection,
@@ -126,12 +129,19 @@ impl ServerConfig {
 
     /// Opens a session of its own (no pool) whose default schema is the configured one.
     pub async fn connect(&self) -> Result<MySqlConnection, ServerError> {
-        self.open(self.connect_options().database(&self.schema)).await
+        self.open_warm(self.connect_options().database(&self.schema)).await
     }
 
     /// Opens a session of its own without a default schema.
     pub async fn connect_without_schema(&self) -> Result<MySqlConnection, ServerError> {
-        self.open(self.connect_options()).await
+        self.open_warm(self.connect_options()).await
+    }
+
+    async fn open_warm(&self, options: MySqlConnectOptions) -> Result<MySqlConnection, ServerError> {
+        match self.open(options.clone()).await {
+            Err(ServerError::Denied { .. }) if self.warm_up().await => self.open(options).await,
+            result => result,
+        }
     }
 
     async fn open(&self, options: MySqlConnectOptions) -> Result<MySqlConnection, ServerError> {
@@ -145,6 +155,13 @@ impl ServerConfig {
             Ok(result) => result.map_err(|error| ServerError::from_connect(self, error)),
             Err(_) => Err(ServerError::TimedOut { target: self.target() }),
         }
+    }
+
+    /// Lets the server cache the account's password, where sqlx alone could not log in (see [`crate::socket_login`]).
+    async fn warm_up(&self) -> bool {
+        let (Some(socket), Some(password)) = (&self.socket, &self.password) else { return false };
+        let login = socket_login::log_in(socket, &self.user, password.expose_secret());
+        matches!(tokio::time::timeout(CONNECT_TIMEOUT, login).await, Ok(Ok(true)))
     }
 
     /// Account and address for messages: `heratio@db1:3306`, `heratio on /run/mysqld/mysqld.sock`.
@@ -208,6 +225,16 @@ impl Server {
     pub fn quoted_account(&self) -> String {
         let (user, host) = self.account.rsplit_once('@').unwrap_or((&self.account, "%"));
         format!("{}@{}", sql::quote_text(user), sql::quote_text(host))
+    }
+}
+
+impl Flavour {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::MariaDb => Self::MySql,
+            Self::MySql => Self::MariaDb,
+        }
     }
 }
 
@@ -387,6 +414,8 @@ impl ServerError {
                 }
                 // The resolver's failures have no kind of their own.
                 _ if source.to_string().contains("lookup address") => Self::UnknownHost { target, source },
+                // Certificates that do not verify.
+                io::ErrorKind::InvalidData => Self::Tls { target, message: source.to_string() },
                 _ => Self::Connect { target, source: sqlx::Error::Io(source) },
             },
             sqlx::Error::Tls(source) => Self::Tls { target, message: source.to_string() },

@@ -73,6 +73,19 @@ impl fmt::Display for Session {
     }
 }
 
+/// `blocked by session 41 (...) or one of 2 others`.
+impl fmt::Display for Blockers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let perhaps = if self.sure { "" } else { "perhaps " };
+        match self.sessions.as_slice() {
+            [] => f.write_str("no other session that this account may see is in the way"),
+            [one] => write!(f, "{perhaps}blocked by {one}"),
+            [first, second] => write!(f, "{perhaps}blocked by {first} or {second}"),
+            [first, rest @ ..] => write!(f, "{perhaps}blocked by {first} or one of {} others", rest.len()),
+        }
+    }
+}
+
 /// The server's id of the session that our child `pid` opened. MySQL's clients tell their process id to the server.
 pub async fn of_child(conn: &mut MySqlConnection, pid: u32) -> Option<u64> {
     let query = format!(
@@ -92,24 +105,47 @@ pub async fn kill(conn: &mut MySqlConnection, id: u64) {
     let _ = sql::run(conn, format!("KILL {id}")).await;
 }
 
-/// The sessions that keep `waiting` from its lock, the likeliest first; empty when none can be seen.
+/// The sessions that keep another from a lock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Blockers {
+    /// The likeliest first; empty when none can be seen.
+    pub sessions: Vec<Session>,
+    /// Whether the server said so; otherwise they are who could be.
+    pub sure: bool,
+}
+
+/// Finds the sessions that keep `waiting` from its lock.
 ///
-/// Metadata locks say it exactly, where the account may read them. But "Waiting for table flush" is for no metadata
-/// lock: there it is whoever locked tables, or is running a statement. Without them it is whoever has run the longest.
-pub async fn blockers(conn: &mut MySqlConnection, server: &Server, waiting: &Session) -> Vec<Session> {
+/// Metadata locks say it exactly, where there are any to read: not on MariaDB without performance_schema or the plugin
+/// metadata_lock_info, and not for "Waiting for table flush", which is for no metadata lock; but then LOCK TABLES shows.
+/// Otherwise it is whoever has been running for longer, or else whoever is idle in a transaction or in the same schema.
+pub async fn blockers(conn: &mut MySqlConnection, server: &Server, waiting: &Session) -> Blockers {
     let sessions = list(conn).await.unwrap_or_default();
     let own = sql::value(conn, "SELECT CONNECTION_ID()").await.ok().and_then(|id| id.parse().ok()).unwrap_or(0);
     let mut holders = lock_holders(conn, waiting.id).await;
     if holders.is_empty() {
         holders = table_lockers(conn, server).await;
     }
-    let others = || sessions.iter().filter(|s| ![own, waiting.id].contains(&s.id)).cloned();
-    let mut blockers: Vec<_> = others().filter(|s| holders.contains(&s.id)).collect();
-    if blockers.is_empty() {
-        blockers = others().filter(|s| s.is_busy() && s.seconds >= waiting.seconds).collect();
+    let in_transaction = ids(conn, "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx").await.unwrap_or_default();
+    let others = |is_one: &dyn Fn(&Session) -> bool| {
+        let may_be = |s: &&Session| ![own, waiting.id].contains(&s.id) && is_one(s);
+        let mut sessions: Vec<_> = sessions.iter().filter(may_be).cloned().collect();
+        sessions.sort_by_key(|s| (s.waits_for_lock(), std::cmp::Reverse(s.seconds)));
+        sessions
+    };
+    let known = others(&|s| holders.contains(&s.id));
+    if !known.is_empty() {
+        return Blockers { sessions: known, sure: true };
     }
-    blockers.sort_by_key(|s| std::cmp::Reverse(s.seconds));
-    blockers
+    let running = others(&|s| s.is_busy() && s.seconds >= waiting.seconds);
+    if !running.is_empty() {
+        return Blockers { sessions: running, sure: false };
+    }
+    let idle = others(&|s| {
+        let uses_schema = s.command == "Sleep" && s.schema == waiting.schema;
+        s.seconds >= waiting.seconds && (in_transaction.contains(&s.id) || uses_schema || s.waits_for_lock())
+    });
+    Blockers { sessions: idle, sure: false }
 }
 
 /// The sessions whose statement or transaction uses a table; `None` when the account may not know.

@@ -46,7 +46,7 @@ pub enum ToolError {
         flavour: Flavour,
     },
     /// It is the other family's; neither reads the other's server well, nor its binary logs at all.
-    #[error("{} is not {flavour}'s but the server is: it says \"{version}\"; looked in {}", path.display(), looked_in(dir.as_deref()))]
+    #[error("{} is {}'s and the server {flavour}'s: it says \"{version}\"; looked in {}", path.display(), flavour.other(), looked_in(dir.as_deref()))]
     WrongFlavour {
         /// The program found.
         path: PathBuf,
@@ -66,6 +66,8 @@ pub enum ToolError {
         option: &'static str,
         /// How it ended, and its stderr.
         outcome: String,
+        /// The signal that killed it.
+        signal: Option<i32>,
     },
     /// It could not be run.
     #[error(transparent)]
@@ -85,9 +87,15 @@ impl ToolError {
                      or set BACKUP_TOOLS_DIR to their directory"
                 }
             }),
+            Self::Broken { signal: Some(_), .. } => Some("see the system's log (dmesg) for the out-of-memory killer"),
             Self::Broken { .. } => Some("run it by hand; a library may be missing"),
             Self::Process(error) => error.hint(),
         }
+    }
+
+    /// Whether the same call may succeed later without anybody's doing.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Broken { signal: Some(_), .. })
     }
 }
 
@@ -149,7 +157,9 @@ impl fmt::Display for FoundTool {
 
 /// MariaDB's tools say so in their version; MySQL's say "MySQL", their distributor's name or nothing.
 fn flavour_of(version: &str) -> Flavour {
-    match version.to_lowercase().contains("mariadb") {
+    // The first word is the file's name, which may be anything.
+    let said = version.split_once(' ').map_or("", |(_, said)| said);
+    match said.to_lowercase().contains("mariadb") {
         true => Flavour::MariaDb,
         false => Flavour::MySql,
     }
@@ -164,19 +174,19 @@ async fn version(program: &Path) -> Result<String, ToolError> {
 
 /// What a tool says when it is run with one option.
 async fn output(program: &Path, option: &'static str) -> Result<String, ToolError> {
-    let broken = |outcome| ToolError::Broken { path: program.to_owned(), option, outcome };
+    let broken = |outcome, signal| ToolError::Broken { path: program.to_owned(), option, outcome, signal };
     let mut command = Command::new(program).arg("--no-defaults").arg(option);
-    let mut stdout = command.pipe_stdout().map_err(|e| broken(e.to_string()))?;
+    let mut stdout = command.pipe_stdout().map_err(|e| broken(e.to_string(), None))?;
     let mut child = command.spawn().await?;
     let read = tokio::task::spawn_blocking(move || {
         let mut text = Vec::new();
         stdout.by_ref().take(1 << 20).read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())
     });
-    let text = read.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| broken(e.to_string()))?;
+    let text = read.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| broken(e.to_string(), None))?;
     let exit = child.wait().await?;
     match exit.success() {
         true => Ok(text),
-        false => Err(broken(format!("{}: {}", exit.describe(), exit.stderr))),
+        false => Err(broken(format!("{}: {}", exit.describe(), exit.stderr), exit.signal())),
     }
 }
 
@@ -237,5 +247,9 @@ mod tests {
         script(dir.path(), "mysql", "echo 'libfoo.so.1: cannot open shared object file' >&2; exit 127");
         let error = Tool::Client.find_in(Flavour::MySql, Some(dir.path()), OsStr::new("")).await.unwrap_err();
         assert!(error.to_string().contains("libfoo") && error.to_string().contains("status 127"), "{error}");
+        assert!(!error.is_transient());
+        script(dir.path(), "mysql", "kill -9 $$");
+        let error = Tool::Client.find_in(Flavour::MySql, Some(dir.path()), OsStr::new("")).await.unwrap_err();
+        assert!(error.to_string().contains("killed by signal 9") && error.is_transient(), "{error}");
     }
 }

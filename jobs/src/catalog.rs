@@ -75,7 +75,7 @@ async fn stamp_backup(
 ) -> sqlx::Result<Option<u64>> {
     let again = sqlx::query(
         "UPDATE backups b JOIN jobs j ON j.id = b.job_id SET b.stamp = ?, b.node = ?, b.started_at = UTC_TIMESTAMP(6)
-          WHERE j.id = ? AND j.fence = ? AND j.state = 'running' AND b.stamp <> ?",
+          WHERE j.id = ? AND j.fence = ? AND j.state = 'running' AND b.stamp < ?",
     )
     .bind(stamp)
     .bind(node)
@@ -84,7 +84,7 @@ async fn stamp_backup(
     .bind(stamp)
     .execute(&mut *connection)
     .await?;
-    // Another attempt within the same second comes here too, and is refused by the unique key on the job.
+    // An attempt whose second is not after the last one's comes here too, and is refused by the unique key on the job.
     if again.rows_affected() == 0 {
         let made = sqlx::query(
             "INSERT INTO backups (job_id, label, state, node, stamp, started_at)

@@ -11,7 +11,7 @@
 //! | `BACKUP_TIMEZONE` | zone in which times are shown and read (default `UTC`) |
 //! | `BACKUP_TOOLS_DIR` | directory of the client tools, looked in before `PATH` |
 //! | `BACKUP_THREADS` | compressing threads (default: the host's cores, at most 8) |
-//! | `BACKUP_LOCK_WAIT` | seconds to wait for the dump's first lock (default 60) |
+//! | `BACKUP_LOCK_WAIT` | seconds to wait for the dump's first lock (default 20): the application's writes wait meanwhile |
 //! | `BACKUP_LEASE` | seconds of a job's lease (default 120, at least 2) |
 //! | `BACKUP_POLL_MS` | milliseconds between looks for work (default 500) |
 //! | `BACKUP_SHUTDOWN_GRACE` | seconds that running jobs may go on after SIGTERM (default 20) |
@@ -186,7 +186,7 @@ impl Config {
                 .map_err(|_| invalid("BACKUP_TIMEZONE", format!("`{timezone}` is not a time zone such as UTC or Africa/Johannesburg")))?,
             tools_dir: env.path("BACKUP_TOOLS_DIR")?,
             threads: env.number("BACKUP_THREADS", cores.min(8), 1)?,
-            lock_wait: Duration::from_secs(env.number("BACKUP_LOCK_WAIT", 60, 1)?),
+            lock_wait: Duration::from_secs(env.number("BACKUP_LOCK_WAIT", 20, 1)?),
             timing: Timing {
                 lease: Duration::from_secs(env.number("BACKUP_LEASE", 120, 2)?),
                 poll: Duration::from_millis(env.number("BACKUP_POLL_MS", 500, 10)?),

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use apalis::prelude::{Data, Monitor, WorkerBuilder, WorkerBuilderExt};
 use apalis_core::error::BoxDynError;
+use engine::server::ServerError;
 use jobs::{
     catalog,
     config::Config,
@@ -90,6 +91,13 @@ async fn handle(claim: Claim, running: Data<Running>, make: Data<MakeContext>) -
 async fn wait_for_schema(core: &Core, config: &Config, options: &RunOptions) -> anyhow::Result<queue::WorkerRow> {
     let mut told = false;
     loop {
+        // Says best what is wrong with address or account; and see `engine::socket_login`.
+        if let Err(error) = config.control.connect().await
+            && !error.is_transient()
+            && !matches!(error, ServerError::UnknownSchema { .. })
+        {
+            return Err(error).context("control schema");
+        }
         let (pool, node, queues, concurrency) =
             (core.pool.clone(), config.node.clone(), options.queues.clone(), options.concurrency as u32);
         let registered = core.handle.spawn(async move { workers::register(&pool, &node, &queues, concurrency).await }).await?;
@@ -132,6 +140,10 @@ async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: Cancellation
     while !stop.is_cancelled() {
         if let Err(error) = workers::heartbeat(&core.pool, worker).await {
             tracing::warn!(%error, "cannot write this worker's heartbeat");
+            // After a restart of MySQL, a login of this kind lets the pools log in through a socket again.
+            if let Ok(connection) = config.control.connect().await {
+                drop(connection);
+            }
         }
         let reaped = match reap(&core.pool, &config).await {
             Ok(reaped) => !reaped.is_empty(),

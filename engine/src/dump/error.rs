@@ -5,7 +5,7 @@ use crate::{
     privileges::MissingPrivilege,
     process::{Exit, ProcessError},
     server::ServerError,
-    sessions::Session,
+    sessions::Blockers,
     tools::ToolError,
 };
 use std::{fmt, io, time::Duration};
@@ -33,14 +33,14 @@ pub enum DumpError {
         missing: Vec<MissingPrivilege>,
     },
     /// The snapshot, or a table, could not be had in time.
-    #[error("could not {what} within {} s: {}", waited.as_secs(), blocked_by(blockers))]
+    #[error("could not {what} within {} s: {blockers}", waited.as_secs())]
     LockWait {
         /// What was tried, completing "could not".
         what: String,
         /// How long.
         waited: Duration,
-        /// Who is in the way, the likeliest first; empty when nobody can be seen.
-        blockers: Vec<Session>,
+        /// Who is in the way.
+        blockers: Blockers,
     },
     /// An object cannot be read by anybody: a view on what is gone, a definer who does not exist.
     #[error("{object} cannot be dumped: {message}")]
@@ -141,9 +141,9 @@ impl DumpError {
                 let grants: Vec<_> = missing.iter().map(|m| m.grant_statement.as_str()).collect();
                 format!("run on the server, as an administrator: {}", grants.join(" "))
             }
-            Self::LockWait { blockers, .. } => match blockers.first() {
+            Self::LockWait { blockers, .. } => match blockers.sessions.first() {
                 Some(session) => format!("let session {0} finish, or end it with KILL {0}, then back up again", session.id),
-                None => "grant PROCESS to the backup account, so that the session in the way can be named".to_owned(),
+                None => "grant PROCESS (and on MySQL SELECT ON performance_schema.*) to the backup account, so that the session in the way can be named".to_owned(),
             },
             Self::Unreadable { .. } => "repair or drop the object; a backup without it would not be complete".to_owned(),
             Self::ToolDenied { .. } => "run `worker grants` and apply what it prints for this account".to_owned(),
@@ -166,6 +166,7 @@ impl DumpError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Server(error) => error.is_transient(),
+            Self::Tool(error) => error.is_transient(),
             Self::LockWait { .. }
             | Self::ConnectionLost { .. }
             | Self::Killed { .. }
@@ -175,8 +176,7 @@ impl DumpError {
             | Self::Read { .. }
             | Self::Process(_)
             | Self::ToolFailed { .. } => true,
-            Self::Tool(_)
-            | Self::MissingPrivileges { .. }
+            Self::MissingPrivileges { .. }
             | Self::Unreadable { .. }
             | Self::ToolDenied { .. }
             | Self::Incomplete { .. }
@@ -185,42 +185,41 @@ impl DumpError {
         }
     }
 
-    /// What the tool's end means. `None`: a definition may have changed, which the fingerprints must tell.
+    /// What the tool's end means. `None`: a changed definition may explain it, which the fingerprints must tell.
     pub(super) fn from_exit(exit: &Exit, tool: &str, bytes: u64) -> Option<Self> {
         let (tool, stderr) = (tool.to_owned(), said(&exit.stderr));
         if let Some(signal) = exit.signal() {
             return Some(Self::Killed { tool, signal, bytes });
         }
-        Some(match error_number(&stderr) {
-            Some(number) if DEFINITION_ERRORS.contains(&number) => return None,
-            // 1356: a view refers to what is gone; 1449: no such definer.
-            Some(1356 | 1449) => Self::Unreadable { object: object_in(&stderr), message: stderr },
-            Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698) => Self::ToolDenied { tool, stderr },
+        match error_number(&stderr) {
+            Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698) => Some(Self::ToolDenied { tool, stderr }),
             Some(1040 | 1053 | 1152 | 1159 | 1161 | 1203 | 1317 | 1927 | 2002 | 2003 | 2005 | 2006 | 2013 | 2055) => {
-                Self::ConnectionLost { tool, stderr }
+                Some(Self::ConnectionLost { tool, stderr })
             }
-            _ if stderr.contains("insufficient privileges") => Self::ToolDenied { tool, stderr },
-            _ => Self::ToolFailed { tool, outcome: exit.describe(), stderr },
-        })
+            _ if stderr.contains("insufficient privileges") => Some(Self::ToolDenied { tool, stderr }),
+            _ => None,
+        }
     }
 
-    /// As [`Self::from_exit`] left it to the fingerprints; `changes` are their differences.
-    pub(super) fn from_definition_error(exit: &Exit, tool: &str, changes: &[Change]) -> Self {
+    /// What [`Self::from_exit`] left to the fingerprints means; `changes` are their differences.
+    ///
+    /// A tool stumbles over what changed under it in many ways: no such table (1146), "Error in field count", a view whose
+    /// table is gone (1356).
+    pub(super) fn from_failure(exit: &Exit, tool: &str, changes: &[Change]) -> Self {
         let stderr = said(&exit.stderr);
         if !changes.is_empty() {
             return Self::DdlChanged { changes: changes.iter().map(Change::to_string).collect() };
         }
         match error_number(&stderr) {
-            // TRUNCATE shows in no definition on MariaDB.
+            // Table definition has changed: MariaDB's TRUNCATE shows in no definition.
             Some(1412) => Self::DdlChanged { changes: vec![stderr] },
+            // A view refers to what is gone; no such definer.
+            Some(1356 | 1449) => Self::Unreadable { object: object_in(&stderr), message: stderr },
             _ => Self::ToolFailed { tool: tool.to_owned(), outcome: exit.describe(), stderr },
         }
     }
 }
 
-/// Server errors by which a tool stumbles over a definition that changed under it: 1412 table definition has
-/// changed, 1146 and 1051 no such table, 1054 no such column, 1305 no such routine, 1360 no such trigger, 1539 no such event.
-const DEFINITION_ERRORS: &[u16] = &[1051, 1054, 1146, 1305, 1360, 1412, 1539];
 /// The server's word for a lock that was not had in time.
 pub(super) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
@@ -259,17 +258,10 @@ fn list(items: &[impl fmt::Display], separator: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
-fn blocked_by(blockers: &[Session]) -> String {
-    match blockers {
-        [] => "no other session that this account may see is in the way".to_owned(),
-        [one] => format!("blocked by {one}"),
-        [first, rest @ ..] => format!("blocked by {first} or one of {} others", rest.len()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sessions::Session;
     use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
     fn exit(stderr: &str) -> Exit {
@@ -282,7 +274,9 @@ mod tests {
     fn a_broken_view_is_named() {
         let text = "mysqldump: Couldn't execute 'SHOW FIELDS FROM `bv`': View 'app.bv' references invalid table(s) or column(s) or function(s) \
                     or definer/invoker of view lack rights to use them (1356)";
-        let error = DumpError::from_exit(&exit(&format!("{PARTIAL}{text}")), "mysqldump", 10).unwrap();
+        let exit = exit(&format!("{PARTIAL}{text}"));
+        assert!(DumpError::from_exit(&exit, "mysqldump", 10).is_none(), "its table may have been dropped meanwhile");
+        let error = DumpError::from_failure(&exit, "mysqldump", &[]);
         assert!(matches!(&error, DumpError::Unreadable { object, .. } if object == "view `app.bv`"), "{error:?}");
         assert!(!error.to_string().contains("Warning") && !error.is_retryable() && error.hint().is_some());
     }
@@ -306,7 +300,6 @@ mod tests {
             kind("mysqldump: lim has insufficient privileges to SHOW CREATE FUNCTION `f1`!"),
             Some(DumpError::ToolDenied { .. })
         ));
-        assert!(matches!(kind("mysqldump: unknown option '--x'"), Some(DumpError::ToolFailed { .. })));
         let killed = Exit { status: ExitStatus::from_raw(9), ..exit("") };
         assert_eq!(DumpError::from_exit(&killed, "mysqldump", 10).unwrap().to_string(), "mysqldump was killed by signal 9 after 10 bytes");
     }
@@ -322,12 +315,15 @@ mod tests {
     }
 
     #[test]
-    fn truncate_is_told_by_its_error_alone() {
+    fn what_changed_explains_a_failure() {
         let stderr = "mariadb-dump: Error 1412: Table definition has changed, please retry transaction when dumping table `t1` at row: 0";
-        let error = DumpError::from_definition_error(&exit(stderr), "mariadb-dump", &[]);
+        let error = DumpError::from_failure(&exit(stderr), "mariadb-dump", &[]);
         assert!(error.is_retryable() && error.to_string().contains("`t1`"), "{error}");
         let gone = exit("mariadb-dump: Couldn't execute 'show create table `m`': Table 'app.m' doesn't exist (1146)");
-        assert!(matches!(DumpError::from_definition_error(&gone, "mariadb-dump", &[]), DumpError::ToolFailed { .. }));
+        assert!(matches!(DumpError::from_failure(&gone, "mariadb-dump", &[]), DumpError::ToolFailed { .. }));
+        let change = Change { kind: crate::sql_scan::ObjectKind::Table, name: "z".to_owned(), what: "changed" };
+        let error = DumpError::from_failure(&exit("mysqldump: Error in field count for table: `z` !  Aborting."), "mysqldump", &[change]);
+        assert_eq!(error.to_string(), "definitions changed during the dump: table `z` was changed");
     }
 
     #[test]
@@ -340,7 +336,11 @@ mod tests {
             seconds: 95,
             ..Session::default()
         };
-        let error = DumpError::LockWait { what: "take a snapshot".to_owned(), waited: Duration::from_secs(60), blockers: vec![session] };
+        let error = DumpError::LockWait {
+            what: "take a snapshot".to_owned(),
+            waited: Duration::from_secs(60),
+            blockers: Blockers { sessions: vec![session], sure: true },
+        };
         assert_eq!(error.to_string(), "could not take a snapshot within 60 s: blocked by session 41 (root@h, Query for 95 s)");
         assert!(error.hint().unwrap().contains("KILL 41"));
     }

@@ -1,10 +1,11 @@
-//! The two locks of a dump: the moment's quiet that MySQL's snapshot needs, and the last attempt's hold on definitions.
+//! Locks, and waiting for them: the moment's quiet that MySQL's snapshot needs, the last attempt's hold on definitions,
+//! and sessions that wait no longer than they are told.
 
 use super::error::{DumpError, LOCK_WAIT_TIMEOUT};
 use crate::{
     control::Control,
     server::{Flavour, Server, ServerConfig, ServerError},
-    sessions::{self, Session},
+    sessions::{self, Blockers, Session},
     sql::{self, server_error},
 };
 use sqlx::MySqlConnection;
@@ -14,6 +15,28 @@ use std::time::{Duration, Instant};
 const LONG: u64 = 3;
 /// How often the list of sessions is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Opens a session that waits at most `wait` for a lock: even SHOW CREATE TABLE may have to.
+///
+/// On MySQL it does after a FLUSH TABLES was given up while somebody holds LOCK TABLES (seen on 9.7).
+pub(super) async fn session(config: &ServerConfig, wait: Duration) -> Result<MySqlConnection, ServerError> {
+    let mut conn = config.connect().await?;
+    let set = format!("SET SESSION lock_wait_timeout = {}", wait.as_secs().max(1));
+    sql::run(&mut conn, set).await.map_err(ServerError::query("limit the session's wait for locks"))?;
+    Ok(conn)
+}
+
+/// Names who was in the way, if the error is a lock that was not had in time; `conn` is the session that waited.
+pub(super) async fn explain(error: ServerError, conn: &mut MySqlConnection, server: &Server, wait: Duration) -> DumpError {
+    match &error {
+        ServerError::Query { what, source } if server_error(source) == Some(LOCK_WAIT_TIMEOUT) => {
+            let waited = Session { seconds: wait.as_secs(), ..Session::default() };
+            let blockers = sessions::blockers(conn, server, &waited).await;
+            DumpError::LockWait { what: what.clone(), waited: wait, blockers }
+        }
+        _ => error.into(),
+    }
+}
 
 /// Waits until no statement runs that FLUSH TABLES would have to wait for.
 ///
@@ -35,7 +58,8 @@ pub(super) async fn wait_for_quiet(conn: &mut MySqlConnection, wait: Duration, c
         }
         if start.elapsed() >= wait {
             long.sort_by_key(|s| std::cmp::Reverse(s.seconds));
-            return Err(DumpError::LockWait { what: "find a moment to flush the tables".to_owned(), waited: wait, blockers: long });
+            let blockers = Blockers { sessions: long, sure: true };
+            return Err(DumpError::LockWait { what: "find a moment to flush the tables".to_owned(), waited: wait, blockers });
         }
         tokio::select! {
             () = control.cancel.cancelled() => return Err(DumpError::Cancelled),
@@ -74,7 +98,7 @@ impl DdlLock {
             Ok(lock)
         };
         let mut locked = std::pin::pin!(locked);
-        let mut blockers = vec![];
+        let mut blockers = Blockers::default();
         loop {
             tokio::select! {
                 result = &mut locked => {

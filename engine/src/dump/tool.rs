@@ -13,7 +13,7 @@ use crate::{
     process::{Child, Command, Exit, ProcessError},
     section_writer::SectionWriter,
     server::{Flavour, Server},
-    sessions::{self, Session},
+    sessions::{self, Blockers, Session},
     sql::{self, quote_text},
     tools::FoundTool,
 };
@@ -47,8 +47,8 @@ pub(super) struct Outcome {
 /// Why a run failed.
 pub(super) enum Failure {
     Dump(DumpError),
-    /// By an error that a changed definition may explain; the fingerprints must tell.
-    Definition(Exit),
+    /// By the tool's failure, which a changed definition may explain; the fingerprints must tell.
+    Tool(Exit),
 }
 
 impl<E: Into<DumpError>> From<E> for Failure {
@@ -108,12 +108,14 @@ fn arguments(server: &Server, fingerprint: &Fingerprint, lock_wait: Duration, so
 }
 
 /// Runs the tool to its end. The writer comes back with the outcome; after a failure it has been dropped.
+///
+/// A lock on definitions is held already, or is to be taken once the snapshot stands; it comes back too.
 pub(super) async fn run<W: SectionWriter + Send + 'static>(
     config: &DumpConfig,
     server: &Server,
     tool: &FoundTool,
     fingerprint: &Fingerprint,
-    ddl_lock: Option<DdlLock>,
+    (ddl_lock, lock_after_snapshot): (Option<DdlLock>, bool),
     mut writer: W,
     control: &Control,
 ) -> Result<(W, Outcome, Option<DdlLock>), Failure> {
@@ -142,7 +144,12 @@ pub(super) async fn run<W: SectionWriter + Send + 'static>(
         tokio::select! {
             pumped = &mut pumping => break pumped,
             () = control.cancel.cancelled(), if stopped.is_none() => stopped = Some(DumpError::Cancelled),
-            position = &mut snapshot, if watch.snapshot.is_none() => watch.note_snapshot(position.ok().flatten()).await,
+            position = &mut snapshot, if watch.snapshot.is_none() => {
+                watch.note_snapshot(position.ok().flatten()).await;
+                if lock_after_snapshot && stopped.is_none() {
+                    stopped = watch.lock_definitions(control).await.err();
+                }
+            }
             _ = ticks.tick(), if stopped.is_none() => stopped = watch.look().await,
         }
         if stopped.is_some() {
@@ -192,7 +199,7 @@ async fn end<W>(
         }
         return Err(match DumpError::from_exit(&exit, &name, content.bytes) {
             Some(error) => Failure::Dump(error),
-            None => Failure::Definition(exit),
+            None => Failure::Tool(exit),
         });
     }
     if !content.complete {
@@ -222,7 +229,7 @@ struct Watch<'a> {
     seen: (u64, Instant),
     spoke: Instant,
     /// The wait that the tool was last seen in, and who was in its way.
-    wait: Option<(Session, Vec<Session>)>,
+    wait: Option<(Session, Blockers)>,
     /// When the snapshot had been taken, and MariaDB's GTIDs.
     snapshot: Option<(DateTime<Utc>, Option<String>)>,
 }
@@ -246,6 +253,14 @@ impl<'a> Watch<'a> {
             wait: None,
             snapshot: None,
         })
+    }
+
+    /// Keeps others from changing definitions from now on; those changed since the fingerprint are found by the next one.
+    async fn lock_definitions(&mut self, control: &Control) -> Result<(), DumpError> {
+        let mut conn = self.config.server.connect().await?;
+        let lock = DdlLock::take(&self.config.server, self.server, &mut conn, self.config.lock_wait, control).await?;
+        self.ddl_lock = Some(lock);
+        Ok(())
     }
 
     /// Reads the server's clock, and on MariaDB the GTIDs of the position, while its log is surely there.
@@ -286,7 +301,7 @@ impl<'a> Watch<'a> {
             let blockers = self.ask(async |conn| Ok(sessions::blockers(conn, server, &waiting).await)).await.unwrap_or_default();
             let waited_too_long = Duration::from_secs(waiting.seconds) >= self.config.lock_wait;
             // Who is in the way is best seen before the wait ends.
-            if !blockers.is_empty() || self.wait.is_none() {
+            if !blockers.sessions.is_empty() || self.wait.is_none() {
                 self.wait = Some((waiting, blockers));
             }
             return (waited_too_long && quiet_for >= self.config.lock_wait).then(|| self.lock_wait(self.config.lock_wait));
@@ -314,8 +329,11 @@ impl<'a> Watch<'a> {
     fn lock_wait(&mut self, waited: Duration) -> DumpError {
         let (what, blockers) = match self.wait.take() {
             Some((waiting, blockers)) if waiting.statement.starts_with("FLUSH") => ("flush the tables for a snapshot".to_owned(), blockers),
-            Some((waiting, blockers)) => (format!("read a table ({})", waiting.state), blockers),
-            None => ("take a snapshot".to_owned(), vec![]),
+            Some((waiting, blockers)) => match last_name(&waiting.statement) {
+                Some(table) => (format!("read table {table}"), blockers),
+                None => (format!("read a table ({})", waiting.state), blockers),
+            },
+            None => ("take a snapshot".to_owned(), Blockers::default()),
         };
         DumpError::LockWait { what, waited, blockers }
     }
@@ -356,4 +374,25 @@ impl<'a> Watch<'a> {
 fn is_the_tools(statement: &str) -> bool {
     let statement = statement.to_uppercase();
     statement.contains("/*!40001 SQL_NO_CACHE */") || ["FLUSH", "SHOW", "LOCK"].iter().any(|word| statement.starts_with(word))
+}
+
+/// The last quoted name of one of the tools' statements, which is the table's.
+fn last_name(statement: &str) -> Option<&str> {
+    let end = statement.rfind('`')?;
+    let start = statement[..end].rfind('`')?;
+    Some(&statement[start..=end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tools_statements() {
+        let select = "SELECT /*!40001 SQL_NO_CACHE */ `id`, `p` FROM `child`";
+        assert!(is_the_tools(select) && is_the_tools("show create table `t`") && is_the_tools("FLUSH /*!40101 LOCAL */ TABLES"));
+        assert!(!is_the_tools("SELECT `id` FROM `child`"));
+        assert_eq!(last_name(select), Some("`child`"));
+        assert_eq!(last_name("SHOW TRIGGERS LIKE 'x'"), None);
+    }
 }
