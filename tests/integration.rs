@@ -9,4 +9,5 @@ mod crash;
 mod failures;
 mod migrate;
 mod queue;
+mod schedule;
 mod snapshot;

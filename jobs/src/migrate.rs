@@ -3,7 +3,7 @@
 //! Our own forty lines instead of sqlx's migrator, which refuses to go on after a migration that died half way
 //! ("dirty"): MySQL commits DDL at once, so every statement of ours may run again instead.
 
-use crate::{config::Config, register};
+use crate::{config::Config, register, schedule};
 use anyhow::{Context as _, bail};
 use engine::{
     identity::ensure_identity,
@@ -13,8 +13,11 @@ use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 
 /// Number, name, text.
-pub const MIGRATIONS: &[(u32, &str, &str)] =
-    &[(1, "queue", include_str!("../../migrations/0001_queue.sql")), (2, "catalog", include_str!("../../migrations/0002_catalog.sql"))];
+pub const MIGRATIONS: &[(u32, &str, &str)] = &[
+    (1, "queue", include_str!("../../migrations/0001_queue.sql")),
+    (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
+    (3, "schedules", include_str!("../../migrations/0003_schedules.sql")),
+];
 
 /// What [`migrate`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,6 +88,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
         migrated.applied.push(format!("{version:04}_{name}"));
     }
     register_kinds(&mut connection).await?;
+    schedule::ensure_ready_made(&mut connection).await?;
     let server = Server::detect(&mut application).await.context("application database")?;
     ensure_identity(&mut application, &server, &config.meta_schema())
         .await
