@@ -11,3 +11,4 @@ mod migrate;
 mod queue;
 mod schedule;
 mod snapshot;
+mod sql_procedures;

@@ -17,6 +17,7 @@ pub const MIGRATIONS: &[(u32, &str, &str)] = &[
     (1, "queue", include_str!("../../migrations/0001_queue.sql")),
     (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
     (3, "schedules", include_str!("../../migrations/0003_schedules.sql")),
+    (4, "procedures", include_str!("../../migrations/0004_procedures.sql")),
 ];
 
 /// What [`migrate`] did.
@@ -93,7 +94,8 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     ensure_identity(&mut application, &server, &config.meta_schema())
         .await
         .context("the server's identity, which tells its binary logs from another server's")?;
-    connection.close().await?;
+    // All is committed. A server that hangs up first, as MySQL does over TLS (EPIPE), is no failure.
+    drop(connection.close().await);
     Ok(migrated)
 }
 
@@ -133,8 +135,10 @@ async fn refuse_same_schema(config: &Config, control: &mut MySqlConnection, appl
     Ok(())
 }
 
-/// Writes the register into `kinds`. Kinds that this version does not know stay: old jobs refer to them.
+/// Writes the register into `kinds`, `kind_fields` and `kind_resources`, so that the SQL procedures never see half of
+/// it. Kinds that this version does not know stay: old jobs refer to them.
 async fn register_kinds(connection: &mut MySqlConnection) -> sqlx::Result<()> {
+    let mut tx = connection.begin().await?;
     for kind in register::KINDS {
         sqlx::query(
             "INSERT INTO kinds (kind, description, at_most_once, max_attempts, priority) VALUES (?, ?, ?, ?, ?)
@@ -149,10 +153,29 @@ async fn register_kinds(connection: &mut MySqlConnection) -> sqlx::Result<()> {
         .bind(kind.policy.at_most_once)
         .bind(kind.policy.max_attempts)
         .bind(kind.policy.priority)
-        .execute(&mut *connection)
+        .execute(&mut *tx)
         .await?;
+        sqlx::query("DELETE FROM kind_fields WHERE kind = ?").bind(kind.name).execute(&mut *tx).await?;
+        for field in kind.fields {
+            sqlx::query("INSERT INTO kind_fields (kind, field, shape, required, lowers_safety) VALUES (?, ?, ?, ?, ?)")
+                .bind(kind.name)
+                .bind(field.name)
+                .bind(field.shape.as_str())
+                .bind(field.required)
+                .bind(field.lowers_safety)
+                .execute(&mut *tx)
+                .await?;
+        }
+        sqlx::query("DELETE FROM kind_resources WHERE kind = ?").bind(kind.name).execute(&mut *tx).await?;
+        for resource in kind.resources {
+            sqlx::query("INSERT INTO kind_resources (kind, resource) VALUES (?, ?)")
+                .bind(kind.name)
+                .bind(resource.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
     }
-    Ok(())
+    tx.commit().await
 }
 
 #[cfg(test)]
