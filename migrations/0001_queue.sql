@@ -44,6 +44,9 @@ CREATE TABLE IF NOT EXISTS jobs (
   max_attempts   INT UNSIGNED NOT NULL DEFAULT 1 COMMENT 'attempts before it is failed',
   unique_key     VARCHAR(190) NULL COMMENT 'a second job with this key, while one waits untouched, is the same job',
   waiting_key    VARCHAR(190) GENERATED ALWAYS AS (CASE WHEN state = 'available' AND fence = 0 THEN unique_key END) STORED COMMENT 'what makes unique_key so',
+  slot_key       VARCHAR(190) NULL COMMENT 'schedule and slot that it was made for; a slot has one job ever',
+  slot_at        DATETIME(6)  NULL COMMENT 'UTC; when that slot was due: created_at is later when no scheduler ran then',
+  slots_missed   INT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'slots before it that passed without a job, since no scheduler ran; 1000 means at least that many',
   fence          BIGINT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'raised by every claim; what a worker writes must carry the current one',
   worker_id      BIGINT UNSIGNED NULL COMMENT 'worker that runs it, or ran it last',
   node           VARCHAR(64)  NULL COMMENT 'node of that worker',
@@ -60,6 +63,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   error          TEXT         NULL COMMENT 'why it failed or is tried again, and the next step',
   PRIMARY KEY (id),
   UNIQUE KEY waiting_key (waiting_key),
+  UNIQUE KEY slot_key (slot_key),
   -- Finished rows are under other states, so claiming never passes them however long the history.
   KEY claim (state, queue, priority, id),
   KEY finished (finished_at),

@@ -12,4 +12,6 @@ mod failures;
 mod migrate;
 mod own_server;
 mod queue;
+mod schedule;
 mod snapshot;
+mod sql_procedures;

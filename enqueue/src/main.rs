@@ -5,6 +5,7 @@ mod cancel;
 mod follow;
 mod jobs_list;
 mod output;
+mod schedule;
 mod show;
 mod submit;
 
@@ -60,6 +61,16 @@ enum Command {
     Cancel(cancel::CancelArgs),
     /// List backups and their archives, the newest first.
     Backups(backups::BackupsArgs),
+    /// List, make and switch schedules: jobs that enqueue themselves.
+    #[command(after_help = "EXAMPLES
+  enqueue schedule enable nightly-backup             ready-made, off until enabled
+  enqueue schedule add weekly --cron '0 3 * * 0' --timezone Africa/Johannesburg backup --components uploads
+  enqueue schedule list                              next and last run, last job and its state
+  enqueue schedule run weekly --wait                 once, now
+
+Slots become jobs while at least one worker runs with --scheduler. Slots that passed meanwhile become one late job;
+slots that come while the schedule's last job still waits or runs are left out.")]
+    Schedule(schedule::ScheduleArgs),
 }
 
 /// What every command has at hand.
@@ -99,6 +110,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Show(args) => args.run(&app).await,
             Command::Cancel(args) => args.run(&app).await,
             Command::Backups(args) => args.run(&app).await,
+            Command::Schedule(args) => args.run(&app).await,
         }
     })
 }

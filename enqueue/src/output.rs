@@ -25,7 +25,8 @@ impl std::error::Error for Refused {}
 pub(crate) struct Output {
     /// One JSON document instead of text.
     pub(crate) json: bool,
-    zone: Tz,
+    /// In which times are shown and read.
+    pub(crate) zone: Tz,
 }
 
 impl Output {

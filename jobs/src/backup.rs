@@ -4,7 +4,7 @@ use crate::{
     catalog::{self, Attempt},
     component::Component,
     config::Config,
-    job::{CatalogWrites, Context, Done, GiveUp, Job, Policy, explain, give_up},
+    job::{CatalogWrites, Context, Done, Field, GiveUp, Job, Policy, Shape, explain, give_up},
     settings::Settings,
     state::State,
 };
@@ -49,6 +49,8 @@ impl Job for Backup {
     const KIND: &'static str = "backup";
     const DESCRIPTION: &'static str = "Dumps the database and archives the chosen directories into one backup";
     const POLICY: Policy = Policy::repeatable();
+    const FIELDS: &'static [Field] = &[Field::optional("components", Shape::Components), Field::optional("label", Shape::Text)];
+    const RESOURCES: &'static [Component] = &Component::ALL;
 
     fn resources(&self) -> Vec<Component> {
         self.in_order()

@@ -22,6 +22,10 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const DESCRIPTION: &'static str;
     /// How often, how soon again, how long.
     const POLICY: Policy;
+    /// The payload's fields, for the SQL procedures: what is not listed here, they refuse.
+    const FIELDS: &'static [Field] = &[];
+    /// What a job from the SQL procedures takes for itself when its payload names no components.
+    const RESOURCES: &'static [Component] = &[];
 
     /// What this job needs for itself while it runs.
     fn resources(&self) -> Vec<Component> {
@@ -67,6 +71,62 @@ impl Policy {
     /// Never started twice; before repeatable ones in the line.
     pub const fn at_most_once() -> Self {
         Self { at_most_once: true, max_attempts: 1, priority: 10, ..Self::repeatable() }
+    }
+}
+
+/// A field of a payload, as far as SQL can check it.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its key.
+    pub name: &'static str,
+    /// What its value must be.
+    pub shape: Shape,
+    /// Whether it must be there.
+    pub required: bool,
+    /// Whether setting it lowers safety, so that it needs the right to restore.
+    pub lowers_safety: bool,
+}
+
+/// What a field's value must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A string.
+    Text,
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number.
+    Integer,
+    /// A list of components, at least one; the job takes them for itself.
+    Components,
+}
+
+impl Shape {
+    /// The word in `kind_fields`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Boolean => "boolean",
+            Self::Integer => "integer",
+            Self::Components => "components",
+        }
+    }
+}
+
+impl Field {
+    /// A field that may be left out.
+    pub const fn optional(name: &'static str, shape: Shape) -> Self {
+        Self { name, shape, required: false, lowers_safety: false }
+    }
+
+    /// A field that must be there.
+    pub const fn required(name: &'static str, shape: Shape) -> Self {
+        Self { required: true, ..Self::optional(name, shape) }
+    }
+
+    /// A field that only who may restore may set.
+    #[must_use]
+    pub const fn lowering_safety(self) -> Self {
+        Self { lowers_safety: true, ..self }
     }
 }
 

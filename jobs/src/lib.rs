@@ -12,6 +12,7 @@ pub mod job;
 pub mod migrate;
 pub mod queue;
 pub mod register;
+pub mod schedule;
 pub mod settings;
 pub mod state;
 #[cfg(debug_assertions)]

@@ -3,7 +3,7 @@
 //! Our own forty lines instead of sqlx's migrator, which refuses to go on after a migration that died half way
 //! ("dirty"): MySQL commits DDL at once, so every statement of ours may run again instead.
 
-use crate::{config::Config, register};
+use crate::{config::Config, register, schedule};
 use anyhow::{Context as _, bail};
 use engine::{
     identity::ensure_identity,
@@ -13,8 +13,12 @@ use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 
 /// Number, name, text.
-pub const MIGRATIONS: &[(u32, &str, &str)] =
-    &[(1, "queue", include_str!("../../migrations/0001_queue.sql")), (2, "catalog", include_str!("../../migrations/0002_catalog.sql"))];
+pub const MIGRATIONS: &[(u32, &str, &str)] = &[
+    (1, "queue", include_str!("../../migrations/0001_queue.sql")),
+    (2, "catalog", include_str!("../../migrations/0002_catalog.sql")),
+    (3, "schedules", include_str!("../../migrations/0003_schedules.sql")),
+    (4, "procedures", include_str!("../../migrations/0004_procedures.sql")),
+];
 
 /// What [`migrate`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,11 +89,13 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
         migrated.applied.push(format!("{version:04}_{name}"));
     }
     register_kinds(&mut connection).await?;
+    schedule::ensure_ready_made(&mut connection).await?;
     let server = Server::detect(&mut application).await.context("application database")?;
     ensure_identity(&mut application, &server, &config.meta_schema())
         .await
         .context("the server's identity, which tells its binary logs from another server's")?;
-    connection.close().await?;
+    // All is committed. A server that hangs up first, as MySQL does over TLS (EPIPE), is no failure.
+    drop(connection.close().await);
     Ok(migrated)
 }
 
@@ -129,8 +135,10 @@ async fn refuse_same_schema(config: &Config, control: &mut MySqlConnection, appl
     Ok(())
 }
 
-/// Writes the register into `kinds`. Kinds that this version does not know stay: old jobs refer to them.
+/// Writes the register into `kinds`, `kind_fields` and `kind_resources`, so that the SQL procedures never see half of
+/// it. Kinds that this version does not know stay: old jobs refer to them.
 async fn register_kinds(connection: &mut MySqlConnection) -> sqlx::Result<()> {
+    let mut tx = connection.begin().await?;
     for kind in register::KINDS {
         sqlx::query(
             "INSERT INTO kinds (kind, description, at_most_once, max_attempts, priority) VALUES (?, ?, ?, ?, ?)
@@ -145,10 +153,29 @@ async fn register_kinds(connection: &mut MySqlConnection) -> sqlx::Result<()> {
         .bind(kind.policy.at_most_once)
         .bind(kind.policy.max_attempts)
         .bind(kind.policy.priority)
-        .execute(&mut *connection)
+        .execute(&mut *tx)
         .await?;
+        sqlx::query("DELETE FROM kind_fields WHERE kind = ?").bind(kind.name).execute(&mut *tx).await?;
+        for field in kind.fields {
+            sqlx::query("INSERT INTO kind_fields (kind, field, shape, required, lowers_safety) VALUES (?, ?, ?, ?, ?)")
+                .bind(kind.name)
+                .bind(field.name)
+                .bind(field.shape.as_str())
+                .bind(field.required)
+                .bind(field.lowers_safety)
+                .execute(&mut *tx)
+                .await?;
+        }
+        sqlx::query("DELETE FROM kind_resources WHERE kind = ?").bind(kind.name).execute(&mut *tx).await?;
+        for resource in kind.resources {
+            sqlx::query("INSERT INTO kind_resources (kind, resource) VALUES (?, ?)")
+                .bind(kind.name)
+                .bind(resource.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
     }
-    Ok(())
+    tx.commit().await
 }
 
 #[cfg(test)]

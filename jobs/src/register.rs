@@ -3,7 +3,7 @@
 use crate::{
     backup::Backup,
     component::Component,
-    job::{BoxFuture, Context, Done, Job, Policy},
+    job::{BoxFuture, Context, Done, Field, Job, Policy},
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
@@ -23,6 +23,10 @@ pub struct Kind {
     pub description: &'static str,
     /// [`Job::POLICY`].
     pub policy: Policy,
+    /// [`Job::FIELDS`].
+    pub fields: &'static [Field],
+    /// [`Job::RESOURCES`].
+    pub resources: &'static [Component],
     /// Checks a payload and names the resources it needs, or says what is wrong with it.
     pub check: fn(&serde_json::Value) -> Result<Vec<Component>, String>,
     /// Runs a payload.
@@ -31,7 +35,15 @@ pub struct Kind {
 
 impl Kind {
     const fn of<J: Job>() -> Self {
-        Self { name: J::KIND, description: J::DESCRIPTION, policy: J::POLICY, check: check::<J>, run: run::<J> }
+        Self {
+            name: J::KIND,
+            description: J::DESCRIPTION,
+            policy: J::POLICY,
+            fields: J::FIELDS,
+            resources: J::RESOURCES,
+            check: check::<J>,
+            run: run::<J>,
+        }
     }
 }
 
@@ -63,6 +75,7 @@ fn run<J: Job>(payload: serde_json::Value, context: &Context) -> BoxFuture<'_, a
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn every_kind_has_its_file_and_its_tests() {
@@ -79,6 +92,28 @@ mod tests {
         for (i, kind) in KINDS.iter().enumerate() {
             assert!(KINDS[..i].iter().all(|other| other.name != kind.name), "{}", kind.name);
             assert!(!kind.policy.at_most_once || kind.policy.max_attempts == 1, "{}", kind.name);
+        }
+    }
+
+    /// The procedures must know every field that the payload has, and no other.
+    #[test]
+    fn fields_are_the_payloads_own() {
+        for kind in KINDS {
+            // serde lists the fields that it knows: "unknown field `?`, expected `components` or `label`".
+            let text = (kind.check)(&json!({ "?": 0 })).unwrap_err();
+            let (_, expected) = text.split_once("expected").unwrap_or_else(|| panic!("{}: add deny_unknown_fields: {text}", kind.name));
+            let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+            let listed: Vec<&str> = kind.fields.iter().map(|f| f.name).collect();
+            assert_eq!(listed, known, "FIELDS of kind `{}`", kind.name);
+        }
+    }
+
+    #[test]
+    fn resources_are_those_of_the_empty_payload() {
+        for kind in KINDS {
+            if let Ok(resources) = (kind.check)(&json!({})) {
+                assert_eq!(resources, kind.resources, "RESOURCES of kind `{}`", kind.name);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     component::Component,
     exclusive::Exclusive,
     failpoint,
-    job::{Context, Done, Job, Policy},
+    job::{Context, Done, Field, Job, Policy, Shape},
 };
 use anyhow::{anyhow, ensure};
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,12 @@ impl Job for TestRepeatable {
     const KIND: &'static str = "test_repeatable";
     const DESCRIPTION: &'static str = "For tests: a file and a row";
     const POLICY: Policy = Policy { max_attempts: 20, retry_delay: Duration::from_millis(100), ..Policy::repeatable() };
+    const FIELDS: &'static [Field] = &[
+        Field::optional("dir", Shape::Text),
+        Field::optional("millis", Shape::Integer),
+        Field::optional("resources", Shape::Components),
+        Field::optional("failures", Shape::Integer).lowering_safety(),
+    ];
 
     fn resources(&self) -> Vec<Component> {
         self.resources.clone()
@@ -75,6 +81,13 @@ impl Job for TestDestructive {
     const KIND: &'static str = "test_destructive";
     const DESCRIPTION: &'static str = "For tests: rows and files, never twice";
     const POLICY: Policy = Policy::at_most_once();
+    const FIELDS: &'static [Field] = &[
+        Field::required("dir", Shape::Text),
+        Field::optional("steps", Shape::Integer),
+        Field::optional("millis", Shape::Integer),
+        Field::optional("stubborn", Shape::Boolean),
+    ];
+    const RESOURCES: &'static [Component] = &[Component::Database];
 
     fn resources(&self) -> Vec<Component> {
         vec![Component::Database]

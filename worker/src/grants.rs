@@ -12,7 +12,7 @@ use jobs::config::Config;
 pub(crate) enum Role {
     /// Runs jobs: reads the application database, owns the control schema and the schemas that it makes.
     Worker,
-    /// Reads the history from inside Heratio.
+    /// Enqueues safe jobs and reads the history from inside Heratio.
     Application,
     /// Restores into scratch schemas on a server of its own, with no right on the application database.
     Drill,
@@ -47,8 +47,13 @@ pub(crate) fn script(config: &Config, server: &Server, role: Role, host: &str) -
         }
         Role::Application => {
             let user = quote_text("the application's account");
+            let schema = quote_name(&config.control.schema);
             lines.push("-- Put Heratio's own account (DB_USERNAME in its .env) in the place of the name below.".into());
-            lines.push(format!("GRANT SELECT ON {}.`job_history` TO {user}@{};", quote_name(&config.control.schema), quote_text(host)));
+            lines.push(format!("GRANT SELECT ON {schema}.`job_history` TO {user}@{};", quote_text(host)));
+            lines.push("-- Backups and all that changes nothing of the application's (after `worker migrate`):".into());
+            lines.push(format!("GRANT EXECUTE ON PROCEDURE {schema}.`enqueue_backup_job` TO {user}@{};", quote_text(host)));
+            lines.push("-- Only for an account that may also overwrite the application's data and lower safety:".into());
+            lines.push(format!("-- GRANT EXECUTE ON PROCEDURE {schema}.`enqueue_restore_job` TO {user}@{};", quote_text(host)));
         }
         Role::Drill => {
             let user = account("heratio_drill");

@@ -65,6 +65,9 @@ enum Command {
         /// Jobs to run at a time.
         #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
         concurrency: u16,
+        /// Also enqueue the slots of schedules. Any number of workers may: each slot is enqueued once.
+        #[arg(long)]
+        scheduler: bool,
     },
     /// Create or upgrade the control schema. May be run at any time, as often as you like.
     Migrate,
@@ -107,13 +110,13 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
-            Command::Run { queues, node, concurrency } => {
+            Command::Run { queues, node, concurrency, scheduler } => {
                 if let Some(node) = node {
                     config.set_node(node)?;
                 }
                 let mut queues: Vec<String> = queues.into_iter().filter(|q| q != "none").collect();
                 queues.push(format!("node:{}", config.node));
-                runner::work(config, runner::RunOptions { queues, concurrency: concurrency.into() }).await?;
+                runner::work(config, runner::RunOptions { queues, concurrency: concurrency.into(), scheduler }).await?;
             }
             Command::Migrate => {
                 let migrated = jobs::migrate::migrate(&config).await?;

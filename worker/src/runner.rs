@@ -14,6 +14,7 @@ use jobs::{
         reap::reap,
         workers,
     },
+    schedule,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,8 @@ pub(crate) struct RunOptions {
     pub(crate) queues: Vec<String>,
     /// Jobs at a time.
     pub(crate) concurrency: usize,
+    /// Whether it enqueues the slots of schedules.
+    pub(crate) scheduler: bool,
 }
 
 /// Runs until SIGTERM or SIGINT, and returns once no job of this process is running.
@@ -41,6 +44,7 @@ pub(crate) async fn work(config: Config, options: RunOptions) -> anyhow::Result<
     let (stopping, expired) = (CancellationToken::new(), CancellationToken::new());
     let signals = watch_signals(stopping.clone(), expired.clone(), config.timing.grace)?;
     let upkeep = core.handle.spawn(upkeep(core.clone(), config.clone(), worker.id, expired.child_token()));
+    let scheduler = options.scheduler.then(|| core.handle.spawn(scheduler(core.clone(), config.node.clone(), stopping.clone())));
 
     let queue = Queue { core: core.clone(), worker: worker.clone(), timing: config.timing, expired: expired.clone() };
     let make: MakeContext = Arc::new(move |claim, control, log| Context {
@@ -73,6 +77,9 @@ pub(crate) async fn work(config: Config, options: RunOptions) -> anyhow::Result<
         .context("worker")?;
 
     upkeep.abort();
+    if let Some(scheduler) = scheduler {
+        scheduler.abort();
+    }
     signals.abort();
     // The row only tells people; the process ends in any case.
     let core_pool = core.pool.clone();
@@ -159,6 +166,32 @@ async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: Cancellation
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(beat) => {}
+        }
+    }
+}
+
+/// Looks each second for slots of schedules that have come. A worker that stops makes no more jobs.
+async fn scheduler(core: Core, node: String, stopping: CancellationToken) {
+    while !stopping.is_cancelled() {
+        let pause = match schedule::scheduler::tick(&core.pool, &node).await {
+            Ok(served) => {
+                for schedule::scheduler::Served { schedule, job, note } in served {
+                    let note = note.unwrap_or_default();
+                    match job {
+                        Some(job) => tracing::info!(schedule, job.id = job, "enqueued {note}"),
+                        None => tracing::warn!(schedule, "not enqueued: {note}"),
+                    }
+                }
+                Duration::from_secs(1)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for slots of schedules");
+                Duration::from_secs(5)
+            }
+        };
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

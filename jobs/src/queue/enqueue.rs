@@ -1,6 +1,11 @@
 //! Making a job: it exists once the caller's transaction commits.
 
-use crate::{component::Component, job::Job, queue::mysql_error, register};
+use crate::{
+    component::Component,
+    job::Job,
+    queue::mysql_error,
+    register::{self, Kind},
+};
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, MySqlConnection};
 
@@ -19,10 +24,23 @@ pub struct NewJob {
     pub run_at: Option<DateTime<Utc>>,
     /// While a job with this key waits untouched, another is the same job.
     pub unique_key: Option<String>,
+    /// The slot of a schedule that it is made for.
+    pub slot: Option<Slot>,
     /// Who asks.
     pub requested_by: String,
     /// From where.
     pub requested_from: String,
+}
+
+/// A schedule's slot; there is one job for it ever.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Schedule and time.
+    pub key: String,
+    /// When it was due.
+    pub at: DateTime<Utc>,
+    /// Slots before it that passed without a job.
+    pub missed: u32,
 }
 
 /// What [`enqueue`] made, or found.
@@ -38,16 +56,30 @@ impl NewJob {
     /// Checks the payload. The error says which field is wrong and what is right.
     pub fn new<J: Job>(job: &J, requested_by: impl Into<String>, requested_from: impl Into<String>) -> Result<Self, String> {
         job.validate()?;
-        Ok(Self {
-            kind: J::KIND,
-            payload: serde_json::to_value(job).map_err(|e| e.to_string())?,
-            resources: job.resources(),
-            queue: "shared".into(),
-            run_at: None,
-            unique_key: None,
-            requested_by: requested_by.into(),
-            requested_from: requested_from.into(),
-        })
+        let payload = serde_json::to_value(job).map_err(|e| e.to_string())?;
+        Ok(Self::checked(J::KIND, payload, job.resources(), requested_by.into(), requested_from.into()))
+    }
+
+    /// The same of a payload in JSON.
+    pub fn of_kind(
+        kind: &Kind,
+        payload: serde_json::Value,
+        requested_by: impl Into<String>,
+        requested_from: impl Into<String>,
+    ) -> Result<Self, String> {
+        let resources = (kind.check)(&payload)?;
+        Ok(Self::checked(kind.name, payload, resources, requested_by.into(), requested_from.into()))
+    }
+
+    fn checked(
+        kind: &'static str,
+        payload: serde_json::Value,
+        resources: Vec<Component>,
+        requested_by: String,
+        requested_from: String,
+    ) -> Self {
+        let queue = "shared".into();
+        Self { kind, payload, resources, queue, run_at: None, unique_key: None, slot: None, requested_by, requested_from }
     }
 
     /// Sends it to one node.
@@ -88,8 +120,8 @@ async fn insert(connection: &mut MySqlConnection, job: &NewJob) -> sqlx::Result<
         .map(|k| k.policy)
         .ok_or_else(|| sqlx::Error::Protocol(format!("kind `{}` is not in the register", job.kind)))?;
     let id = sqlx::query(
-        "INSERT INTO jobs (kind, payload, queue, priority, max_attempts, unique_key, requested_by, requested_from, run_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, COALESCE(?, UTC_TIMESTAMP(6)))",
+        "INSERT INTO jobs (kind, payload, queue, priority, max_attempts, unique_key, slot_key, slot_at, slots_missed, requested_by, requested_from, run_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, COALESCE(?, UTC_TIMESTAMP(6)))",
     )
     .bind(job.kind)
     .bind(job.payload.to_string())
@@ -97,13 +129,19 @@ async fn insert(connection: &mut MySqlConnection, job: &NewJob) -> sqlx::Result<
     .bind(policy.priority)
     .bind(policy.max_attempts)
     .bind(&job.unique_key)
+    .bind(job.slot.as_ref().map(|s| &s.key))
+    .bind(job.slot.as_ref().map(|s| s.at))
+    .bind(job.slot.as_ref().map_or(0, |s| s.missed))
     .bind(&job.requested_by)
     .bind(&job.requested_from)
     .bind(job.run_at)
     .execute(&mut *connection)
     .await?
     .last_insert_id();
-    for resource in &job.resources {
+    // Each row locks its resource (the foreign key), so in the order in which a claim locks them.
+    let mut resources = job.resources.clone();
+    resources.sort_by_key(|r| r.as_str());
+    for resource in resources {
         sqlx::query("INSERT INTO job_resources (job_id, resource) VALUES (?, ?)")
             .bind(id)
             .bind(resource.as_str())
