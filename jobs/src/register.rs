@@ -4,11 +4,13 @@ use crate::{
     backup::Backup,
     component::Component,
     job::{BoxFuture, Context, Done, Job, Policy},
+    notify::Notify,
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
 pub const KINDS: &[Kind] = &[
     Kind::of::<Backup>(),
+    Kind::of::<Notify>(),
     #[cfg(debug_assertions)]
     Kind::of::<crate::test_kinds::TestRepeatable>(),
     #[cfg(debug_assertions)]

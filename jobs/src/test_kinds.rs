@@ -4,7 +4,7 @@ use crate::{
     component::Component,
     exclusive::Exclusive,
     failpoint,
-    job::{Context, Done, Job, Policy},
+    job::{Context, Done, Job, Policy, Tell},
 };
 use anyhow::{anyhow, ensure};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ pub struct TestRepeatable {
 impl Job for TestRepeatable {
     const KIND: &'static str = "test_repeatable";
     const DESCRIPTION: &'static str = "For tests: a file and a row";
-    const POLICY: Policy = Policy { max_attempts: 20, retry_delay: Duration::from_millis(100), ..Policy::repeatable() };
+    const POLICY: Policy = Policy { max_attempts: 20, retry_delay: Duration::from_millis(100), notify: Tell::Never, ..Policy::repeatable() };
 
     fn resources(&self) -> Vec<Component> {
         self.resources.clone()
@@ -74,7 +74,7 @@ pub struct TestDestructive {
 impl Job for TestDestructive {
     const KIND: &'static str = "test_destructive";
     const DESCRIPTION: &'static str = "For tests: rows and files, never twice";
-    const POLICY: Policy = Policy::at_most_once();
+    const POLICY: Policy = Policy { notify: Tell::Never, ..Policy::at_most_once() };
 
     fn resources(&self) -> Vec<Component> {
         vec![Component::Database]
