@@ -8,5 +8,7 @@ mod backup;
 mod crash;
 mod failures;
 mod migrate;
+mod notify;
 mod queue;
+mod smtp_sink;
 mod snapshot;
