@@ -7,6 +7,7 @@ mod test_app;
 mod backup;
 mod crash;
 mod failures;
+mod health;
 mod migrate;
 mod notify;
 mod queue;

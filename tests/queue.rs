@@ -29,7 +29,10 @@ async fn a_worker_killed_in_mid_dump(flavour: Flavour) {
     assert_eq!(done.attempt, 2);
     let listed = done.result.unwrap()["files"][0]["file_name"].as_str().unwrap().to_owned();
     wait_for("the partial file to be swept", Duration::from_secs(10), || app.files() == [listed.clone()]);
-    assert_eq!(app.control_value(&format!("SELECT GROUP_CONCAT(outcome ORDER BY fence) FROM job_attempts WHERE job_id = {job}")).await, "lost,completed");
+    assert_eq!(
+        app.control_value(&format!("SELECT GROUP_CONCAT(outcome ORDER BY fence) FROM job_attempts WHERE job_id = {job}")).await,
+        "lost,completed"
+    );
     assert_eq!(app.control_value("SELECT COUNT(*) FROM archives WHERE state = 'complete'").await, "1");
     assert_eq!(app.control_value("SELECT COUNT(*) FROM resources WHERE job_id IS NOT NULL").await, "0");
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """A mail server for tests: writes each mail that it takes to DIR as one JSON file, decoded.
 
-    smtp_sink.py DIR [--port N] [--slow SECONDS] [--tls CERT KEY] [--login USER:PASSWORD]
+    smtp_sink.py DIR [--port N] [--tls CERT KEY] [--login USER:PASSWORD]
 
 Prints its port once it listens, and ends when its standard input does. What it answers depends on the recipient:
-refused@... is refused for good (550), later@... for now (451), anybody else is taken. --slow waits before the
-answer to each mail's data; --tls offers STARTTLS and requires it; --login requires AUTH with it.
+refused@... is refused for good (550), later@... for now (451), anybody else is taken. --tls offers STARTTLS and
+requires it; --login requires AUTH with it.
 """
 import argparse
 import asyncio
@@ -33,7 +33,6 @@ class Sink:
         return "250 2.1.5 ok"
 
     async def handle_DATA(self, server, session, envelope):
-        await asyncio.sleep(self.options.slow)
         self.taken += 1
         mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
         seen = {
@@ -41,8 +40,8 @@ class Sink:
             "from": envelope.mail_from,
             "tls": session.ssl is not None,
             "headers": {name.lower(): str(value) for name, value in mail.items()},
-            "text": mail.get_body(("plain",)).get_content(),
-            "html": mail.get_body(("html",)).get_content(),
+            "text": mail.get_body(("plain",)).get_content().replace("\r\n", "\n"),
+            "html": mail.get_body(("html",)).get_content().replace("\r\n", "\n"),
         }
         path = os.path.join(self.options.dir, f"{os.getpid()}-{self.taken:03}.json")
         with open(path + ".partial", "w") as file:
@@ -63,7 +62,6 @@ async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("dir")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--slow", type=float, default=0)
     parser.add_argument("--tls", nargs=2)
     parser.add_argument("--login")
     options = parser.parse_args()

@@ -27,11 +27,14 @@ impl Sink {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(dir.join("log")).unwrap())
             .spawn()
             .expect("python3");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let port = line.trim().parse().expect("the mail server did not start; its error is above");
+        let port = line.trim().parse();
+        let port = port
+            .unwrap_or_else(|_| panic!("the mail server did not start: {}", std::fs::read_to_string(dir.join("log")).unwrap_or_default()));
         Self { child, dir: dir.to_owned(), port }
     }
 
@@ -53,4 +56,16 @@ impl Drop for Sink {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// An authority and a certificate of it for 127.0.0.1, in this directory.
+pub(crate) fn certificate(dir: &Path) {
+    let openssl = |args: &str| {
+        let ran = Command::new("openssl").args(args.split(' ')).current_dir(dir).output().unwrap();
+        assert!(ran.status.success(), "{args}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
+    openssl("req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=sink -keyout key.pem -out request.pem");
+    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem");
 }

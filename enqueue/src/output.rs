@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use chrono::{DateTime, NaiveDateTime, TimeZone, Utc};
 use chrono_tz::Tz;
-use jobs::{config::Env, state::State};
 pub(crate) use jobs::units::{size, span};
+use jobs::{config::Env, state::State};
 use std::{
     fmt,
     io::{self, IsTerminal, Write},

@@ -5,10 +5,11 @@
 //! - No database backup for too long: looked at hourly by every worker.
 
 use crate::{
+    backup::checked_directory,
     config::Config,
     job::Context,
     notify::{Notify, new_job, unless_not_migrated},
-    queue::enqueue,
+    queue::{enqueue, mysql_error},
     settings::Settings,
     units::{size, span},
 };
@@ -87,10 +88,11 @@ async fn raise_once(connection: &mut MySqlConnection, alert: Alert) -> sqlx::Res
     };
     let mut tx = connection.begin().await?;
     sqlx::query("INSERT IGNORE INTO alerts (alert_key, raised_at) VALUES (?, '2000-01-01')").bind(&key).execute(&mut *tx).await?;
-    let due = sqlx::query("UPDATE alerts SET raised_at = UTC_TIMESTAMP(6) WHERE alert_key = ? AND raised_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY")
-        .bind(&key)
-        .execute(&mut *tx)
-        .await?;
+    let due =
+        sqlx::query("UPDATE alerts SET raised_at = UTC_TIMESTAMP(6) WHERE alert_key = ? AND raised_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY")
+            .bind(&key)
+            .execute(&mut *tx)
+            .await?;
     if due.rows_affected() == 0 {
         return tx.rollback().await;
     }
@@ -128,10 +130,7 @@ pub async fn after_backup(context: &Context, directory: &Path) {
 async fn backup_directory(pool: &MySqlPool, config: &Config) -> anyhow::Result<PathBuf> {
     let mut application = config.application.connect().await?;
     let settings = Settings::read(&mut application, &mut *pool.acquire().await?).await?;
-    settings
-        .backup_path()
-        .or_else(|| config.backups.clone())
-        .ok_or_else(|| anyhow::anyhow!("no backup directory: set HERATIO_BACKUPS_PATH, or the setting backup_path"))
+    checked_directory(config, &settings)
 }
 
 async fn disk(pool: &MySqlPool, config: &Config, directory: &Path) -> anyhow::Result<()> {
@@ -189,14 +188,13 @@ async fn backup_age(pool: &MySqlPool, config: &Config) -> sqlx::Result<()> {
         return Ok(());
     }
     let mut connection = pool.acquire().await?;
-    let good: Option<DateTime<Utc>> = sqlx::query_scalar(
-        "SELECT MAX(COALESCE(taken_at, created_at)) FROM archives WHERE component = 'database' AND state = 'complete'",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
+    let good: Option<DateTime<Utc>> =
+        sqlx::query_scalar("SELECT MAX(COALESCE(taken_at, created_at)) FROM archives WHERE component = 'database' AND state = 'complete'")
+            .fetch_one(&mut *connection)
+            .await?;
     let since = match good {
         Some(good) => Some(good),
-        None => sqlx::query_scalar("SELECT MIN(started_at) FROM backups").fetch_one(&mut *connection).await?,
+        None => wanted_since(&mut connection).await?,
     };
     let Some(since) = since else { return Ok(()) };
     let now: DateTime<Utc> = sqlx::query_scalar("SELECT UTC_TIMESTAMP(6)").fetch_one(&mut *connection).await?;
@@ -207,7 +205,7 @@ async fn backup_age(pool: &MySqlPool, config: &Config) -> sqlx::Result<()> {
     let when = since.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S%:z");
     let message = match good {
         Some(_) => format!("The newest good database backup is {} old: it was taken at {when}.", span(age.num_seconds() as f64)),
-        None => format!("There is no good database backup, although backups have been made since {when}."),
+        None => format!("There is no good database backup, although backups have been made or scheduled since {when}."),
     };
     let next = format!(
         "See what came of the last ones with `enqueue jobs --kind backup`, and make one now with `enqueue backup --components database --wait`. \
@@ -217,6 +215,20 @@ async fn backup_age(pool: &MySqlPool, config: &Config) -> sqlx::Result<()> {
     raise(&mut connection, Alert { alert: Trouble::NoGoodBackup, node: None, message, next }).await
 }
 
+/// When the first backup was made, or else the first schedule that is on was turned on.
+async fn wanted_since(connection: &mut MySqlConnection) -> sqlx::Result<Option<DateTime<Utc>>> {
+    let made: Option<DateTime<Utc>> = sqlx::query_scalar("SELECT MIN(started_at) FROM backups").fetch_one(&mut *connection).await?;
+    if made.is_some() {
+        return Ok(made);
+    }
+    let scheduled =
+        sqlx::query_scalar("SELECT MIN(updated_at) FROM schedules WHERE kind = 'backup' AND enabled").fetch_one(connection).await;
+    match scheduled {
+        Err(error) if mysql_error(&error) == Some(1146) => Ok(None),
+        scheduled => scheduled,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +236,9 @@ mod tests {
     #[test]
     fn percent_is_that_of_df() {
         let percent = |used, available| Disk { used, available }.percent();
-        assert_eq!([percent(0, 0), percent(0, 10), percent(899, 101), percent(901, 99), percent(10, 0), percent(u64::MAX, u64::MAX)], [0, 0, 90, 91, 100, 50]);
+        assert_eq!(
+            [percent(0, 0), percent(0, 10), percent(899, 101), percent(901, 99), percent(10, 0), percent(u64::MAX, u64::MAX)],
+            [0, 0, 90, 91, 100, 50]
+        );
     }
 }

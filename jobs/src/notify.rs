@@ -16,6 +16,7 @@ pub mod spool;
 
 use crate::{
     config::mail::MailConfig,
+    failpoint,
     health::Alert,
     job::{Context, Done, Job, Policy, Tell, explain, give_up},
     queue::{NewJob, enqueue, history, mysql_error},
@@ -155,6 +156,7 @@ async fn deliver(context: &Context, application: Application, message: &Message,
                 for to in recipients {
                     if deliveries.wants("mail", &to) {
                         let outcome = mail::deliver(smtp, &to, message, context).await;
+                        failpoint::hit(failpoint::MID_WORK).await;
                         deliveries.record("mail", &to, outcome).await;
                     }
                 }
@@ -182,17 +184,20 @@ fn conclude(context: &Context, message: &Message, deliveries: Deliveries<'_>) ->
 ///
 /// A cancelled job's end is not told: whoever cancelled it knows.
 pub(crate) async fn tell(connection: &mut MySqlConnection, kind: &str, job_id: u64, state: State) -> sqlx::Result<bool> {
-    let tell = register::find(kind).map_or(Tell::Trouble, |k| k.policy.notify);
-    let wanted = match state {
-        State::Completed => tell == Tell::Always,
-        State::CompletedWithWarnings | State::Failed => tell != Tell::Never,
-        State::Cancelled | State::Available | State::Running => false,
-    };
+    let wanted = is_told(register::find(kind).map_or(Tell::Trouble, |k| k.policy.notify), state);
     if wanted {
         let job = new_job(&Notify::End(End { job: job_id }), format!("job {job_id}"), Some(format!("notify:{job_id}")))?;
         unless_not_migrated(enqueue(connection, &job).await.map(drop))?;
     }
     Ok(wanted)
+}
+
+fn is_told(tell: Tell, state: State) -> bool {
+    match state {
+        State::Completed => tell == Tell::Always,
+        State::CompletedWithWarnings | State::Failed => tell != Tell::Never,
+        State::Cancelled | State::Available | State::Running => false,
+    }
 }
 
 /// A job that tells.
@@ -209,5 +214,29 @@ pub(crate) fn unless_not_migrated(told: sqlx::Result<()>) -> sqlx::Result<()> {
             Ok(())
         }
         told => told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_ends_are_told() {
+        let told = |tell| State::ALL.into_iter().filter(|s| is_told(tell, *s)).collect::<Vec<_>>();
+        assert_eq!(told(Tell::Always), [State::Completed, State::CompletedWithWarnings, State::Failed]);
+        assert_eq!(told(Tell::Trouble), [State::CompletedWithWarnings, State::Failed]);
+        assert_eq!(told(Tell::Never), []);
+    }
+
+    #[test]
+    fn payloads() {
+        let check = |text: &str| (register::find("notify").unwrap().check)(&serde_json::from_str(text).unwrap());
+        assert_eq!(check(r#"{"job":41}"#).unwrap(), []);
+        assert_eq!(check(r#"{"alert":"no_good_backup","message":"m","next":"n"}"#).unwrap(), []);
+        for payload in ["{}", r#"{"job":"x"}"#, r#"{"job":41,"more":1}"#, r#"{"alert":"rain","message":"m","next":"n"}"#] {
+            let error = check(payload).unwrap_err();
+            assert!(error.contains("expected {\"job\": NUMBER}"), "{error}");
+        }
     }
 }

@@ -29,7 +29,8 @@ pub struct TestRepeatable {
 impl Job for TestRepeatable {
     const KIND: &'static str = "test_repeatable";
     const DESCRIPTION: &'static str = "For tests: a file and a row";
-    const POLICY: Policy = Policy { max_attempts: 20, retry_delay: Duration::from_millis(100), notify: Tell::Never, ..Policy::repeatable() };
+    const POLICY: Policy =
+        Policy { max_attempts: 20, retry_delay: Duration::from_millis(100), notify: Tell::Never, ..Policy::repeatable() };
 
     fn resources(&self) -> Vec<Component> {
         self.resources.clone()

@@ -67,7 +67,9 @@ impl MailConfig {
             _ => None,
         };
         let port = value(env, "MAIL_PORT")
-            .map(|text| text.parse().ok().filter(|p| *p > 0).ok_or_else(|| invalid("MAIL_PORT", format!("`{text}` is not a port's number"))))
+            .map(|text| {
+                text.parse().ok().filter(|p| *p > 0).ok_or_else(|| invalid("MAIL_PORT", format!("`{text}` is not a port's number")))
+            })
             .transpose()?;
         let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
         let encryption = encryption(env, port, credentials.is_some() && !local)?;
@@ -173,7 +175,12 @@ mod tests {
 
     #[test]
     fn names_and_the_password() {
-        let smtp = smtp(&[("APP_URL", "https://heratio.example/x"), ("MAIL_USERNAME", "u"), ("MAIL_PASSWORD", "hunter2"), ("APP_NAME", "Archive")]);
+        let smtp = smtp(&[
+            ("APP_URL", "https://heratio.example/x"),
+            ("MAIL_USERNAME", "u"),
+            ("MAIL_PASSWORD", "hunter2"),
+            ("APP_NAME", "Archive"),
+        ]);
         assert_eq!((smtp.hello.as_str(), smtp.from_name.as_str()), ("heratio.example", "Archive"));
         assert!(smtp.credentials.is_some() && !format!("{smtp:?}").contains("hunter2"));
         let plain = self::smtp(&[("MAIL_USERNAME", "null"), ("MAIL_PASSWORD", "null")]);

@@ -112,9 +112,7 @@ impl<'c> Deliveries<'c> {
 
     /// For the job's result.
     pub fn lines(&self) -> Vec<serde_json::Value> {
-        let line = |(channel, recipient, outcome): &(String, String, Outcome)| {
-            json!({ "channel": channel, "recipient": recipient, "outcome": outcome.word(), "detail": outcome.detail() })
-        };
+        let line = |(channel, recipient, outcome): &(String, String, Outcome)| json!({ "channel": channel, "recipient": recipient, "outcome": outcome.word(), "detail": outcome.detail() });
         self.all.iter().map(line).collect()
     }
 }

@@ -84,10 +84,11 @@ fn seconds(message: &Message) -> String {
 
 /// Numbers of the users to tell, and who they are.
 async fn recipients(connection: &mut MySqlConnection, username: &str) -> sqlx::Result<(Vec<u64>, String)> {
-    let user: Option<u64> = sqlx::query_scalar("SELECT CAST(id AS UNSIGNED) FROM `user` WHERE username = ? AND active = 1 ORDER BY id LIMIT 1")
-        .bind(username)
-        .fetch_optional(&mut *connection)
-        .await?;
+    let user: Option<u64> =
+        sqlx::query_scalar("SELECT CAST(id AS UNSIGNED) FROM `user` WHERE username = ? AND active = 1 ORDER BY id LIMIT 1")
+            .bind(username)
+            .fetch_optional(&mut *connection)
+            .await?;
     if let Some(user) = user {
         return Ok((vec![user], format!("user `{username}`")));
     }

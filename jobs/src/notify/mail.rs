@@ -65,7 +65,9 @@ impl MailError {
             Self::Address { .. } => "correct the setting backup_notification_email",
             Self::Connect { .. } | Self::Timeout { .. } => "check MAIL_HOST and MAIL_PORT, and that this host may connect to them",
             Self::NoStartTls { .. } => "set MAIL_SCHEME=smtps if the server speaks TLS from the first byte on another port (465)",
-            Self::Encrypt { .. } => "check MAIL_SCHEME and MAIL_PORT, and that this host trusts the certificate (SSL_CERT_FILE names more authorities)",
+            Self::Encrypt { .. } => {
+                "check MAIL_SCHEME and MAIL_PORT, and that this host trusts the certificate (SSL_CERT_FILE names more authorities)"
+            }
             Self::LogIn { .. } => "check MAIL_USERNAME and MAIL_PASSWORD",
             Self::Send { source, .. } if source.is_permanent() => "correct the setting backup_notification_email, or MAIL_FROM_ADDRESS",
             Self::Build(_) | Self::Send { .. } => return None,
@@ -88,7 +90,11 @@ pub async fn deliver(smtp: &Smtp, to: &str, message: &Message, context: &Context
         let mail = build(smtp, to, message, context)?;
         let server = server(smtp);
         let mut connection = connect(smtp).await?;
-        let taken = connection.send(mail.envelope(), &mail.formatted()).await.map_err(|source| MailError::Send { server, to: to.into(), source })?;
+        let taken = connection.send(mail.envelope(), &mail.formatted()).await.map_err(|source| MailError::Send {
+            server,
+            to: to.into(),
+            source,
+        })?;
         Ok((connection, taken))
     };
     match tokio::time::timeout(TIMEOUT, sent).await.unwrap_or_else(|_| Err(MailError::Timeout { server: server(smtp) })) {
@@ -145,7 +151,9 @@ async fn connect(smtp: &Smtp) -> Result<AsyncSmtpConnection, MailError> {
 async fn tls(smtp: &Smtp) -> Result<TlsParameters, MailError> {
     let builder = TlsParameters::builder(smtp.host.clone());
     let any = smtp.encryption == Encryption::Opportunistic;
-    let built = tokio::task::spawn_blocking(move || builder.dangerous_accept_invalid_certs(any).dangerous_accept_invalid_hostnames(any).build()).await;
+    let built =
+        tokio::task::spawn_blocking(move || builder.dangerous_accept_invalid_certs(any).dangerous_accept_invalid_hostnames(any).build())
+            .await;
     match built {
         Ok(built) => built.map_err(|source| MailError::Encrypt { server: server(smtp), source }),
         Err(_) => Err(MailError::Timeout { server: server(smtp) }),

@@ -81,14 +81,18 @@ impl Message {
         let stamp = local(at, config);
         let (subject, title) = match event {
             Event::Success => (format!("Heratio {what} completed: {stamp}"), format!("Heratio {what} completed")),
-            Event::Warning => (format!("Heratio {what} completed: {stamp} (with warnings)"), format!("Heratio {what} completed with warnings")),
+            Event::Warning => {
+                (format!("Heratio {what} completed: {stamp} (with warnings)"), format!("Heratio {what} completed with warnings"))
+            }
             Event::Error => (format!("Heratio {what} FAILED: {stamp}"), format!("Heratio {what} FAILED")),
         };
         let run = if backup { "A Heratio backup run".to_owned() } else { format!("A Heratio {what} job") };
         let lead = match event {
             Event::Success => format!("{run} has completed successfully."),
             Event::Warning => format!("{run} has completed with warnings."),
-            Event::Error if backup => format!("{run} has FAILED. No complete artefact set was produced. Please investigate as soon as possible."),
+            Event::Error if backup => {
+                format!("{run} has FAILED. No complete artefact set was produced. Please investigate as soon as possible.")
+            }
             Event::Error => format!("{run} has FAILED. Please investigate as soon as possible."),
         };
         let result = job.result.as_ref().unwrap_or(&Value::Null);
@@ -97,15 +101,20 @@ impl Message {
             errors.extend(job.error.clone());
         }
         let show = format!("`enqueue show {}` shows its log and all of its attempts.", job.id);
-        let next = match errors.iter().find_map(|e| e.split_once("Next: ")) {
-            Some((_, next)) => format!("{}. {show}", cut(next, ERROR_LENGTH).trim_end_matches('.')),
-            None => show,
-        };
         let files = files(result);
+        let summary = summary(job, event, &files, errors.first().map_or("", |e| e));
+        // The first error's next step has a line of its own, outside the list and its cuts.
+        let mut next = show;
+        if let Some(error) = errors.iter_mut().find(|e| e.contains(". Next: "))
+            && let Some((what, step)) = error.split_once(". Next: ")
+        {
+            next = format!("{}. {next}", cut(step, ERROR_LENGTH).trim_end_matches('.'));
+            *error = what.to_owned();
+        }
         Self {
             subject,
             title,
-            summary: summary(job, event, &files, errors.first().map_or("", |e| e)),
+            summary,
             kind: format!("{}_{}", job.kind, job.state),
             about: ("backup_job", job.id),
             event,
@@ -173,7 +182,8 @@ fn components(job: &JobRow, files: &[File]) -> Vec<String> {
 
 fn summary(job: &JobRow, event: Event, files: &[File], error: &str) -> String {
     let components = components(job, files).join("+");
-    let what = if job.kind == "backup" { format!("Backup of {components}") } else { format!("Job {} ({})", job.id, job.kind.replace('_', " ")) };
+    let what =
+        if job.kind == "backup" { format!("Backup of {components}") } else { format!("Job {} ({})", job.id, job.kind.replace('_', " ")) };
     let took = span(seconds(job).unwrap_or_default());
     match event {
         Event::Error => format!("{what} did not complete: {}", cut(error, 240)),
@@ -324,7 +334,10 @@ mod tests {
         assert_eq!(fact(&message, "Completed"), "2026-11-25 02:03:21 +02:00 (Africa/Johannesburg)");
         assert_eq!(fact(&message, "In UTC"), "2026-11-25 00:03:21");
         assert_eq!((fact(&message, "Files"), fact(&message, "Total size"), fact(&message, "Label")), ("2", "12.3 MB", "nightly"));
-        assert_eq!(message.lists[0], ("Files", vec!["database: database_h.sql.gz (12.0 MB)".into(), "uploads: uploads.tar.gz (300.0 kB)".into()]));
+        assert_eq!(
+            message.lists[0],
+            ("Files", vec!["database: database_h.sql.gz (12.0 MB)".into(), "uploads: uploads.tar.gz (300.0 kB)".into()])
+        );
         assert_eq!(message.link.as_deref(), Some("https://heratio.example/admin/backup"));
     }
 

@@ -46,7 +46,13 @@ impl Message {
         }
         body.push_str("</table>\n");
         for (heading, lines) in self.lists.iter().filter(|(_, lines)| !lines.is_empty()) {
-            put(&mut body, format_args!("<h2 style=\"font-size:16px;margin:16px 0 4px\">{}</h2>\n<ul style=\"margin:0;padding-left:20px\">\n", escape(heading)));
+            put(
+                &mut body,
+                format_args!(
+                    "<h2 style=\"font-size:16px;margin:16px 0 4px\">{}</h2>\n<ul style=\"margin:0;padding-left:20px\">\n",
+                    escape(heading)
+                ),
+            );
             for line in lines {
                 put(&mut body, format_args!("<li style=\"word-break:break-word\">{}</li>\n", escape(line)));
             }
@@ -107,7 +113,9 @@ mod tests {
     #[test]
     fn html_is_escaped() {
         let html = message().html();
-        assert!(html.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &quot;more&quot;") && html.contains("table `&lt;b&gt;`"));
+        assert!(
+            html.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &quot;more&quot;") && html.contains("table `&lt;b&gt;`")
+        );
         assert!(!html.contains("<script") && !html.contains("Warnings"));
         assert!(html.contains("<a href=\"https://h.example/admin/backup\">"));
     }
