@@ -1,6 +1,6 @@
 //! The kind `notify`: tells people how a job ended, or that something needs them.
 //!
-//! A job's final transaction enqueues it ([`tell`]), so that a job cannot end untold, and telling can neither
+//! A job's final transaction enqueues it (`tell`), so that a job cannot end untold, and telling can neither
 //! delay nor fail it. It goes through the application's own in-app notifications, a spool file for the
 //! workbench, and mail. Each delivery is remembered right after it ([`deliveries`]), and a retry goes on with
 //! what is missing. Killed between the mail server's 250 and that row: this mail is sent again, with the same
