@@ -322,6 +322,9 @@ impl TestApp {
             ("BACKUP_RETRY_DELAY", "1".into()),
             ("BACKUP_SCHEMA_PREFIX", format!("{name}_bk_")),
             ("BACKUP_THREADS", "2".into()),
+            // Not there unless a test makes it; this host's own disks and spool are no matter of the tests.
+            ("BACKUP_SPOOL_DIR", dir.join("spool").display().to_string()),
+            ("BACKUP_DISK_ALERT_PERCENT", "0".into()),
         ];
         let env = env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         let app = Self { server, name, dir, env, workers: Vec::new(), _own: None };

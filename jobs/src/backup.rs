@@ -4,7 +4,8 @@ use crate::{
     catalog::{self, Attempt},
     component::Component,
     config::Config,
-    job::{CatalogWrites, Context, Done, Field, GiveUp, Job, Policy, Shape, explain, give_up},
+    health,
+    job::{CatalogWrites, Context, Done, Field, GiveUp, Job, Policy, Shape, Tell, explain, give_up},
     settings::Settings,
     state::State,
 };
@@ -48,7 +49,7 @@ fn all() -> Vec<Component> {
 impl Job for Backup {
     const KIND: &'static str = "backup";
     const DESCRIPTION: &'static str = "Dumps the database and archives the chosen directories into one backup";
-    const POLICY: Policy = Policy::repeatable();
+    const POLICY: Policy = Policy { notify: Tell::Always, ..Policy::repeatable() };
     const FIELDS: &'static [Field] = &[Field::optional("components", Shape::Components), Field::optional("label", Shape::Text)];
     const RESOURCES: &'static [Component] = &Component::ALL;
 
@@ -102,6 +103,7 @@ impl Job for Backup {
                 }
             }
         }
+        health::after_backup(context, &directory.path).await;
         if made.is_empty() {
             let texts: Vec<&str> = failed.iter().map(|(_, _, text)| text.as_str()).collect();
             let error = anyhow!("{}", texts.join("; "));

@@ -17,11 +17,19 @@
 //! | `BACKUP_SHUTDOWN_GRACE` | seconds that running jobs may go on after SIGTERM (default 20) |
 //! | `BACKUP_RETRY_DELAY` | seconds before the second attempt (default: the kind's own) |
 //! | `BACKUP_SCHEMA_PREFIX` | prefix of schemas that we make on the application server (default `heratio_bk_`) |
+//! | `APP_URL` | Heratio's own address, for links in notifications |
+//! | `BACKUP_SPOOL_DIR` | where notifications are spooled, if it exists (default `/var/spool/workbench/notifications`) |
+//! | `BACKUP_DISK_ALERT_PERCENT` | how full the backup directory's disk may be before people are told (default 90; 0: never) |
+//! | `BACKUP_MAX_AGE_HOURS` | how old the newest database backup may be before people are told (default 26; 0: never) |
+//! | `MAIL_*` | see [`mail`] |
 //!
 //! Every secret, and every URL that holds one, has a `_FILE` variant that names a file with the value.
 
+pub mod mail;
+
 use crate::queue::backend::Timing;
 use engine::server::{ServerConfig, Tls};
+use mail::MailConfig;
 use percent_encoding::percent_decode_str;
 use std::{
     collections::HashMap,
@@ -86,6 +94,16 @@ pub struct Config {
     pub timing: Timing,
     /// Prefix of schemas that we make on the application server.
     pub schema_prefix: String,
+    /// Heratio's own address, without a slash at its end.
+    pub app_url: Option<String>,
+    /// How mail leaves.
+    pub mail: MailConfig,
+    /// Where notifications are spooled, if it exists.
+    pub spool_dir: PathBuf,
+    /// How full the backup directory's disk may be, in percent; 0: not looked at.
+    pub disk_alert_percent: u8,
+    /// How old the newest database backup may be, in hours; 0: not looked at.
+    pub max_age_hours: u32,
 }
 
 /// The environment as the programs see it: the process's variables, then the dotenv file's.
@@ -174,12 +192,17 @@ impl Config {
         if prefix.len() < 4 || prefix.len() > 32 || !prefix.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
             return Err(invalid("BACKUP_SCHEMA_PREFIX", format!("`{prefix}` is not 4 to 32 lower-case letters, digits or underscores")));
         }
+        let disk_alert_percent = env.number("BACKUP_DISK_ALERT_PERCENT", 90u8, 0)?;
+        if disk_alert_percent > 100 {
+            return Err(invalid("BACKUP_DISK_ALERT_PERCENT", format!("`{disk_alert_percent}` is more than 100 percent")));
+        }
         let config = Self {
             control: control(env)?,
             application: application(env)?,
             root,
             uploads,
             backups: env.path("HERATIO_BACKUPS_PATH")?,
+            mail: MailConfig::from_env(env, &node)?,
             node,
             timezone: timezone
                 .parse()
@@ -198,6 +221,10 @@ impl Config {
                     .map(Duration::from_secs),
             },
             schema_prefix: prefix,
+            app_url: env.get("APP_URL").map(|u| u.trim_end_matches('/').to_owned()),
+            spool_dir: env.path("BACKUP_SPOOL_DIR")?.unwrap_or_else(|| "/var/spool/workbench/notifications".into()),
+            disk_alert_percent,
+            max_age_hours: env.number("BACKUP_MAX_AGE_HOURS", 26, 0)?,
         };
         if config.control.schema.starts_with(&config.schema_prefix) {
             return Err(invalid(
@@ -363,6 +390,8 @@ mod tests {
             ("BACKUP_TIMEZONE", "Mars/Base"),
             ("BACKUP_LEASE", "1"),
             ("BACKUP_SCHEMA_PREFIX", "Bad-"),
+            ("BACKUP_DISK_ALERT_PERCENT", "101"),
+            ("BACKUP_MAX_AGE_HOURS", "a day"),
         ] {
             let text = error(&[CONTROL, app, (name, value)]);
             assert!(text.contains(name), "{text}");

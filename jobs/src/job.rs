@@ -54,10 +54,23 @@ pub struct Policy {
     pub time_limit: Duration,
     /// Lower starts first.
     pub priority: u8,
+    /// Which of its ends people are told of.
+    pub notify: Tell,
+}
+
+/// Which ends of a kind's jobs people are told of. Cancelled ones never: whoever cancelled it has the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// All; the setting `backup_notify_on_success` may still silence the good ones.
+    Always,
+    /// Failures and warnings: for kinds that run every hour.
+    Trouble,
+    /// None.
+    Never,
 }
 
 impl Policy {
-    /// Safe to run again: four attempts, the first retry after 30 s, two days each.
+    /// Safe to run again: four attempts, the first retry after 30 s, two days each; people are told of trouble only.
     pub const fn repeatable() -> Self {
         Self {
             at_most_once: false,
@@ -65,12 +78,13 @@ impl Policy {
             retry_delay: Duration::from_secs(30),
             time_limit: Duration::from_secs(2 * 24 * 3600),
             priority: 50,
+            notify: Tell::Trouble,
         }
     }
 
-    /// Never started twice; before repeatable ones in the line.
+    /// Never started twice; before repeatable ones in the line; people are told of every end.
     pub const fn at_most_once() -> Self {
-        Self { at_most_once: true, max_attempts: 1, priority: 10, ..Self::repeatable() }
+        Self { at_most_once: true, max_attempts: 1, priority: 10, notify: Tell::Always, ..Self::repeatable() }
     }
 }
 

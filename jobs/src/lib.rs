@@ -8,8 +8,10 @@ pub mod component;
 pub mod config;
 pub mod exclusive;
 pub mod failpoint;
+pub mod health;
 pub mod job;
 pub mod migrate;
+pub mod notify;
 pub mod queue;
 pub mod register;
 pub mod schedule;
@@ -17,3 +19,4 @@ pub mod settings;
 pub mod state;
 #[cfg(debug_assertions)]
 pub mod test_kinds;
+pub mod units;

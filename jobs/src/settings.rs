@@ -27,10 +27,33 @@ impl Settings {
 
     /// `backup_path`: the backup directory, if set.
     pub fn backup_path(&self) -> Option<PathBuf> {
-        self.0.get("backup_path").map(|p| p.trim()).filter(|p| !p.is_empty()).map(PathBuf::from)
+        self.text("backup_path").map(PathBuf::from)
+    }
+
+    /// A setting's text; none when it is missing or blank.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(|p| p.trim()).filter(|p| !p.is_empty())
+    }
+
+    /// A switch as Heratio's `getBool` reads it: on for `true` and `1`, off for any other value, `default` when missing.
+    pub fn switch(&self, key: &str, default: bool) -> bool {
+        self.0.get(key).map_or(default, |v| matches!(v.as_str(), "true" | "1"))
     }
 }
 
 async fn rows(connection: &mut MySqlConnection) -> sqlx::Result<Vec<(String, Option<String>)>> {
     sqlx::query_as("SELECT setting_key, setting_value FROM ahg_settings WHERE setting_group = 'backup'").fetch_all(connection).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_are_read_as_heratio_does() {
+        let settings = Settings::from_pairs([("a", "true"), ("b", "1"), ("c", "0"), ("d", ""), ("e", "yes"), ("f", "TRUE")]);
+        assert_eq!(["a", "b", "c", "d", "e", "f"].map(|k| settings.switch(k, true)), [true, true, false, false, false, false]);
+        assert!(settings.switch("missing", true) && !settings.switch("missing", false));
+        assert_eq!((settings.text("b"), settings.text("d"), settings.text("missing")), (Some("1"), None, None));
+    }
 }

@@ -4,7 +4,7 @@ use crate::{
     component::Component,
     exclusive::Exclusive,
     failpoint,
-    job::{Context, Done, Field, Job, Policy, Shape},
+    job::{Context, Done, Field, Job, Policy, Shape, Tell},
 };
 use anyhow::{anyhow, ensure};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,8 @@ pub struct TestRepeatable {
 impl Job for TestRepeatable {
     const KIND: &'static str = "test_repeatable";
     const DESCRIPTION: &'static str = "For tests: a file and a row";
-    const POLICY: Policy = Policy { max_attempts: 20, retry_delay: Duration::from_millis(100), ..Policy::repeatable() };
+    const POLICY: Policy =
+        Policy { max_attempts: 20, retry_delay: Duration::from_millis(100), notify: Tell::Never, ..Policy::repeatable() };
     const FIELDS: &'static [Field] = &[
         Field::optional("dir", Shape::Text),
         Field::optional("millis", Shape::Integer),
@@ -80,7 +81,7 @@ pub struct TestDestructive {
 impl Job for TestDestructive {
     const KIND: &'static str = "test_destructive";
     const DESCRIPTION: &'static str = "For tests: rows and files, never twice";
-    const POLICY: Policy = Policy::at_most_once();
+    const POLICY: Policy = Policy { notify: Tell::Never, ..Policy::at_most_once() };
     const FIELDS: &'static [Field] = &[
         Field::required("dir", Shape::Text),
         Field::optional("steps", Shape::Integer),

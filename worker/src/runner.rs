@@ -7,6 +7,7 @@ use engine::server::ServerError;
 use jobs::{
     catalog,
     config::Config,
+    health,
     job::Context,
     queue::{
         self, Claim,
@@ -138,12 +139,13 @@ fn watch_signals(stopping: CancellationToken, expired: CancellationToken, grace:
     }))
 }
 
-/// What every worker does beside its jobs: heartbeat, reaping, and sweeping its own node.
+/// What every worker does beside its jobs: heartbeat, reaping, sweeping its own node, and looking for trouble hourly.
 async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: CancellationToken) {
     let lease = config.timing.lease;
     // A lost job is found at most a quarter of a lease late.
     let beat = (lease / 4).clamp(Duration::from_millis(250), Duration::from_secs(10));
     let mut sweep_at = tokio::time::Instant::now();
+    let mut look_at = sweep_at;
     while !stop.is_cancelled() {
         if let Err(error) = workers::heartbeat(&core.pool, worker).await {
             tracing::warn!(%error, "cannot write this worker's heartbeat");
@@ -162,6 +164,11 @@ async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: Cancellation
         if reaped || tokio::time::Instant::now() >= sweep_at {
             tidy(&core, &config.node).await;
             sweep_at = tokio::time::Instant::now() + beat * 6;
+        }
+        if tokio::time::Instant::now() >= look_at {
+            // Beside the heartbeat: it waits for the application database and for disks.
+            drop(tokio::spawn(health::look(core.pool.clone(), config.clone())));
+            look_at = tokio::time::Instant::now() + Duration::from_secs(3600);
         }
         tokio::select! {
             () = stop.cancelled() => {}

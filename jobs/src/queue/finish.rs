@@ -1,9 +1,10 @@
-//! A job's last word: outcome, catalog rows, follow-ups and release of its resources, all or nothing, and only
-//! while the fence holds.
+//! A job's last word: outcome, catalog rows, follow-ups, notification and release of its resources, all or nothing,
+//! and only while the fence holds.
 
 use crate::{
     failpoint,
     job::{CatalogWrites, JobLog},
+    notify,
     queue::{Claim, NewJob, enqueue, lease::write_log, text, timely},
     state::State,
 };
@@ -106,13 +107,14 @@ async fn write(pool: &MySqlPool, claim: &Claim, verdict: &Verdict) -> sqlx::Resu
         tx.rollback().await?;
         return already_written(&mut connection, claim, verdict).await;
     }
-    if let Verdict::Final { writes, follow_ups, .. } = verdict {
+    if let Verdict::Final { state, writes, follow_ups, .. } = verdict {
         if let Some(writes) = writes {
             writes(&mut tx).await?;
         }
         for job in follow_ups {
             enqueue(&mut tx, job).await?;
         }
+        notify::tell(&mut tx, &claim.kind, claim.id, *state).await?;
     }
     end_attempt(&mut tx, claim.id, claim.fence, outcome(verdict), error(verdict)).await?;
     release(&mut tx, claim.id, claim.fence, matches!(verdict, Verdict::Final { .. })).await?;

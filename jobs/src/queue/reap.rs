@@ -3,12 +3,15 @@
 use crate::{
     config::Config,
     exclusive::end_sessions,
+    health::{self, Alert, Trouble},
     job::explain,
+    notify,
     queue::{
         finish::{end_attempt, release},
         text, timely,
     },
     register,
+    state::State,
 };
 use sqlx::{Connection, MySqlConnection, MySqlPool, Row};
 use std::time::Duration;
@@ -111,9 +114,24 @@ async fn take_over(connection: &mut MySqlConnection, id: u64) -> sqlx::Result<Op
     .bind(id)
     .execute(&mut *tx)
     .await?;
+    // The end of a job that people are told of says that its worker was lost; otherwise an alert does.
+    let told = state == "failed" && notify::tell(&mut tx, &kind, id, State::Failed).await?;
+    if !told {
+        health::raise(&mut tx, worker_lost(id, &kind, &node, &lost, state)).await?;
+    }
     end_attempt(&mut tx, id, fence, "lost", Some(&lost)).await?;
     release(&mut tx, id, fence, state != "available").await?;
     tx.commit().await?;
     tracing::warn!(job.id = id, kind, state, "took a job from a lost worker");
     Ok(Some(Reaped { job_id: id, failed: state == "failed" }))
+}
+
+fn worker_lost(id: u64, kind: &str, node: &str, lost: &str, state: &str) -> Alert {
+    let then = if state == "available" { "it is tried again" } else { state };
+    Alert {
+        alert: Trouble::WorkerLost,
+        node: Some(node.to_owned()),
+        message: format!("Job {id} ({kind}) lost its worker, and {then}: {lost}."),
+        next: format!("Look at that host's memory and at its worker's log. `enqueue show {id}` shows the job."),
+    }
 }
