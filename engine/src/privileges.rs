@@ -243,6 +243,8 @@ pub fn missing_for_dump(privileges: &Privileges, server: &Server, schema: &str, 
     ] {
         need(privileges.has(privilege, schema), privilege, on_schema(schema, server.partial_revokes), reason, true);
     }
+    let no_execute = "views that call functions could not be read";
+    need(privileges.has("EXECUTE", schema), "EXECUTE", on_schema(schema, server.partial_revokes), no_execute, false);
     let no_routines = "the dump would silently lack procedures and functions";
     let no_ddl_lock = "the last attempt of a dump could not keep others from changing definitions";
     match server.flavour {
