@@ -39,6 +39,10 @@ pub(crate) fn script(config: &Config, server: &Server, role: Role, host: &str) -
             }
             lines.push("-- Schemas that it makes beside the application's (staging, undo, scratch, the server's identity):".into());
             lines.push(format!("GRANT ALL PRIVILEGES ON {ours} TO {user};"));
+            lines.push(format!(
+                "-- Where Heratio has the table, for notifications inside it: GRANT INSERT ON {}.`ahg_notification` TO {user};",
+                quote_name(&config.application.schema)
+            ));
             lines.push("-- The control schema:".into());
             if owner != user {
                 lines.push(format!("-- CREATE USER {owner} IDENTIFIED BY 'another long random password';"));
