@@ -272,9 +272,18 @@ pub fn missing_for_dump(privileges: &Privileges, server: &Server, schema: &str, 
 }
 
 /// A schema as GRANT wants it: `_` and `%` are wildcards there unless `partial_revokes` is on.
-fn on_schema(schema: &str, literal: bool) -> String {
-    let pattern = if literal { schema.to_owned() } else { schema.replace('_', "\\_").replace('%', "\\%") };
+pub fn on_schema(schema: &str, literal: bool) -> String {
+    let pattern = if literal { schema.to_owned() } else { escape(schema) };
     format!("{}.*", quote_name(&pattern))
+}
+
+/// All schemas whose names begin with `prefix`, as GRANT wants them where `partial_revokes` is off.
+pub fn on_schemas_of(prefix: &str) -> String {
+    format!("{}.*", quote_name(&format!("{}%", escape(prefix))))
+}
+
+fn escape(name: &str) -> String {
+    name.replace('_', "\\_").replace('%', "\\%")
 }
 
 impl fmt::Display for MissingPrivilege {

@@ -43,7 +43,7 @@ pub(crate) async fn run(conn: &mut MySqlConnection, sql: impl Into<String>) -> R
 }
 
 /// The server's error number; `None` for errors that are not the server's.
-pub(crate) fn server_error(error: &sqlx::Error) -> Option<u16> {
+pub fn server_error(error: &sqlx::Error) -> Option<u16> {
     let error = error.as_database_error()?.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?;
     Some(error.number())
 }

@@ -5,6 +5,7 @@
 
 use crate::component::Component;
 use chrono::{DateTime, Duration, NaiveDateTime, Utc};
+use engine::sql::server_error;
 use engine::{archive::ArchiveFile, manifest::Manifest};
 use sqlx::{Connection, MySqlConnection, MySqlPool, Row};
 use std::{
@@ -66,7 +67,7 @@ pub async fn begin_backup(pool: &MySqlPool, attempt: Attempt, node: &str, label:
         match stamp_backup(&mut connection, attempt, node, label, &stamp).await {
             Ok(Some(id)) => return Ok(Backup { id, stamp }),
             Ok(None) => return Err(CatalogError::Fenced),
-            Err(error) if crate::queue::mysql_error(&error) == Some(1062) => {}
+            Err(error) if server_error(&error) == Some(1062) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -10,6 +10,7 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow, bail};
 use engine::server::ServerConfig;
+use engine::sql::server_error;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
 use std::time::{Duration, Instant};
@@ -117,7 +118,7 @@ async fn end_session(connection: &mut MySqlConnection, id: u64) -> anyhow::Resul
         }
         match connection.execute(AssertSqlSafe(format!("KILL {id}"))).await {
             // It went between the two statements.
-            Err(error) if crate::queue::mysql_error(&error) == Some(1094) => return Ok(()),
+            Err(error) if server_error(&error) == Some(1094) => return Ok(()),
             other => _ = other?,
         }
         if start.elapsed() > Duration::from_secs(10) {

@@ -9,11 +9,12 @@ use crate::{
     config::Config,
     job::Context,
     notify::{Notify, new_job, unless_not_migrated},
-    queue::{enqueue, mysql_error},
+    queue::enqueue,
     settings::Settings,
     units::{size, span},
 };
 use chrono::{DateTime, Utc};
+use engine::sql::server_error;
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 use std::{
@@ -224,7 +225,7 @@ async fn wanted_since(connection: &mut MySqlConnection) -> sqlx::Result<Option<D
     let scheduled =
         sqlx::query_scalar("SELECT MIN(updated_at) FROM schedules WHERE kind = 'backup' AND enabled").fetch_one(connection).await;
     match scheduled {
-        Err(error) if mysql_error(&error) == Some(1146) => Ok(None),
+        Err(error) if server_error(&error) == Some(1146) => Ok(None),
         scheduled => scheduled,
     }
 }

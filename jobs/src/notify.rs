@@ -19,13 +19,14 @@ use crate::{
     failpoint,
     health::Alert,
     job::{Context, Done, Job, Policy, Tell, explain, give_up},
-    queue::{NewJob, enqueue, history, mysql_error},
+    queue::{NewJob, enqueue, history},
     register,
     settings::Settings,
     state::State,
 };
 use anyhow::anyhow;
 use deliveries::{Deliveries, Outcome};
+use engine::sql::server_error;
 use message::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -209,7 +210,7 @@ pub(crate) fn new_job(notify: &Notify, from: String, unique_key: Option<String>)
 /// Until `worker migrate` has run, a new program's kind or table is unknown: jobs must end all the same.
 pub(crate) fn unless_not_migrated(told: sqlx::Result<()>) -> sqlx::Result<()> {
     match told {
-        Err(error) if matches!(mysql_error(&error), Some(1146 | 1452)) => {
+        Err(error) if matches!(server_error(&error), Some(1146 | 1452)) => {
             tracing::warn!(%error, "cannot enqueue a notification: run `worker migrate`");
             Ok(())
         }

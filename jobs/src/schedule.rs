@@ -17,11 +17,12 @@ pub mod scheduler;
 pub mod timetable;
 
 use crate::{
-    queue::{Enqueued, NewJob, enqueue, mysql_error},
+    queue::{Enqueued, NewJob, enqueue},
     register::{self, Kind},
     state::State,
 };
 use chrono::{DateTime, Utc};
+use engine::sql::server_error;
 use sqlx::{Connection, MySql, MySqlConnection, QueryBuilder, Row, mysql::MySqlRow};
 use timetable::{Plan, Timetable, TimetableError};
 
@@ -124,7 +125,7 @@ pub async fn add(connection: &mut MySqlConnection, new: &NewSchedule) -> Result<
     .await;
     match made {
         Ok(_) => Ok(next),
-        Err(error) if mysql_error(&error) == Some(1062) => Err(ScheduleError::Exists(new.name.clone())),
+        Err(error) if server_error(&error) == Some(1062) => Err(ScheduleError::Exists(new.name.clone())),
         Err(error) => Err(error.into()),
     }
 }

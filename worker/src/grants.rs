@@ -1,7 +1,7 @@
 //! `worker grants`: the GRANT statements that an administrator runs once.
 
 use engine::{
-    privileges::{Privileges, missing_for_dump},
+    privileges::{Privileges, missing_for_dump, on_schema, on_schemas_of},
     server::{Flavour, Server},
     sql::{quote_name, quote_text},
 };
@@ -21,11 +21,8 @@ pub(crate) enum Role {
 /// The script for `role`, for accounts as the configuration names them. It holds no password.
 pub(crate) fn script(config: &Config, server: &Server, role: Role, host: &str) -> String {
     let account = |user: &str| format!("{}@{}", quote_text(user), quote_text(host));
-    let control = format!("{}.*", pattern(&config.control.schema, server));
-    let ours = format!(
-        "{}.*",
-        if server.partial_revokes { quote_name(&config.meta_schema()) } else { quote_name(&format!("{}%", escape(&config.schema_prefix))) }
-    );
+    let control = on_schema(&config.control.schema, server.partial_revokes);
+    let ours = if server.partial_revokes { on_schema(&config.meta_schema(), true) } else { on_schemas_of(&config.schema_prefix) };
     let mut lines = vec![format!("-- {} grants for the role {}; run as an administrator of the server", server.flavour, name(role))];
     match role {
         Role::Worker => {
@@ -80,13 +77,4 @@ fn name(role: Role) -> &'static str {
         Role::Application => "application",
         Role::Drill => "drill",
     }
-}
-
-fn escape(name: &str) -> String {
-    name.replace('_', "\\_").replace('%', "\\%")
-}
-
-/// A schema's name where GRANT takes a pattern.
-fn pattern(schema: &str, server: &Server) -> String {
-    quote_name(&if server.partial_revokes { schema.to_owned() } else { escape(schema) })
 }

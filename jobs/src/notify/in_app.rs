@@ -1,7 +1,7 @@
 //! Heratio's in-app notifications: rows of `ahg_notification` in the application database.
 
 use super::{deliveries::Outcome, message::Message};
-use crate::queue::mysql_error;
+use engine::sql::server_error;
 use sqlx::{Connection, MySqlConnection};
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ pub async fn deliver(connection: &mut MySqlConnection, message: &Message, userna
     match tokio::time::timeout(TIMEOUT, insert(connection, message, username)).await {
         Ok(Ok(outcome)) => outcome,
         // Without the privilege, or with another table of this name, the next attempt would fail as well.
-        Ok(Err(error)) if matches!(mysql_error(&error), Some(1044 | 1142 | 1143)) => Outcome::Refused(format!(
+        Ok(Err(error)) if matches!(server_error(&error), Some(1044 | 1142 | 1143)) => Outcome::Refused(format!(
             "application database: {error}. Next: grant the account SELECT on `user` and `acl_user_group`, and SELECT, INSERT on `ahg_notification`"
         )),
-        Ok(Err(error)) if matches!(mysql_error(&error), Some(1054 | 1146)) => {
+        Ok(Err(error)) if matches!(server_error(&error), Some(1054 | 1146)) => {
             Outcome::Refused(format!("application database: {error}. Next: upgrade Heratio, whose tables are not those known here"))
         }
         Ok(Err(error)) => Outcome::Failed(format!("application database: {error}")),

@@ -1,6 +1,7 @@
 //! Taking a job: one short transaction, then the work runs outside any.
 
-use crate::queue::{mysql_error, timely};
+use crate::queue::timely;
+use engine::sql::server_error;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool, Row};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub async fn claim(pool: &MySqlPool, worker: &WorkerRow, lease: Duration) -> sql
             // A dropped future leaves the session in the middle of an exchange: never reuse it.
             Err(error) => {
                 connection.detach();
-                return if matches!(mysql_error(&error), Some(1205 | 1213)) { Ok(None) } else { Err(error) };
+                return if matches!(server_error(&error), Some(1205 | 1213)) { Ok(None) } else { Err(error) };
             }
         }
     }

@@ -3,10 +3,10 @@
 use crate::{
     component::Component,
     job::Job,
-    queue::mysql_error,
     register::{self, Kind},
 };
 use chrono::{DateTime, Utc};
+use engine::sql::server_error;
 use sqlx::{Connection, MySqlConnection};
 
 /// A job that does not exist yet.
@@ -99,7 +99,7 @@ pub async fn enqueue(connection: &mut MySqlConnection, job: &NewJob) -> sqlx::Re
                 tx.commit().await?;
                 return Ok(Enqueued { id, existing: false });
             }
-            Err(error) if mysql_error(&error) == Some(1062) && job.unique_key.is_some() => {
+            Err(error) if server_error(&error) == Some(1062) && job.unique_key.is_some() => {
                 tx.rollback().await?;
                 let waiting: Option<u64> = sqlx::query_scalar("SELECT id FROM jobs WHERE waiting_key = ?")
                     .bind(&job.unique_key)

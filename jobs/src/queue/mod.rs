@@ -60,11 +60,6 @@ pub(crate) async fn timely<T>(call: impl Future<Output = sqlx::Result<T>>) -> sq
     })
 }
 
-/// MySQL's error number, when the server sent one.
-pub(crate) fn mysql_error(error: &sqlx::Error) -> Option<u16> {
-    error.as_database_error()?.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|e| e.number())
-}
-
 /// Shortens an error text for a TEXT column of 65,535 bytes.
 pub(crate) fn text(s: &str) -> &str {
     let mut end = s.len().min(16_000);
