@@ -132,19 +132,3 @@ CREATE TABLE IF NOT EXISTS job_sessions (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci COMMENT='Sessions in which destructive work is done, for whoever takes the job over to end them';
 
 INSERT IGNORE INTO resources (resource) VALUES ('database'), ('uploads'), ('packages'), ('framework');
-
--- `waits_for` is the earliest of: the job that holds a resource, or a job before it in the line for one.
-CREATE OR REPLACE VIEW job_history AS
-SELECT j.id, j.kind, j.state, j.requested_by, j.requested_from, j.created_at, j.run_at, j.started_at, j.finished_at,
-       ROUND(TIMESTAMPDIFF(MICROSECOND, j.started_at, COALESCE(j.finished_at, UTC_TIMESTAMP(6))) / 1000000, 1) AS seconds,
-       j.attempt, j.max_attempts, j.node, j.phase, j.progress_done, j.progress_total, j.progress_unit,
-       CASE WHEN j.state = 'available' THEN (
-         SELECT MIN(o.id) FROM job_resources mine
-           JOIN job_resources theirs ON theirs.resource = mine.resource AND theirs.job_id <> mine.job_id
-           JOIN jobs o ON o.id = theirs.job_id
-          WHERE mine.job_id = j.id
-            AND (o.state = 'running'
-                 OR (o.state = 'available' AND o.run_at <= UTC_TIMESTAMP(6) AND (o.priority < j.priority OR (o.priority = j.priority AND o.id < j.id))))
-       ) END AS waits_for,
-       j.error, j.result, j.payload
-  FROM jobs j;

@@ -107,7 +107,8 @@ async fn a_worker_is_stopped_beyond_its_lease_and_continued(flavour: Flavour) {
         let hit = app.worker_with(&[("HERATIO_FAILPOINT", &format!("{point}=stop"))], &[]);
         let pid = app.worker_mut(hit).pid();
         app.until(&format!("{case}: the worker to stop"), || process_state(pid) == Some('T')).await;
-        app.worker();
+        // On the same node it would be killed.
+        app.worker_with(&[("BACKUP_NODE", "node2")], &[]);
         let job = app.wait(id).await;
         check(&app, kind, point, &job, &case).await;
         let before = everything(&app).await;
@@ -247,7 +248,8 @@ async fn a_stubborn_worker_without_a_lease_cannot_write(flavour: Flavour) {
     wait_for("some steps", Duration::from_secs(20), || rows(&app) > 3);
     let pid = app.worker_mut(worker).pid();
     kill(pid, libc::SIGSTOP);
-    app.worker();
+    // On the same node it would be killed.
+    app.worker_with(&[("BACKUP_NODE", "node2")], &[]);
     let job = app.wait(id).await;
     assert_eq!(job.state, State::Failed, "{job:#?}");
     let before = rows(&app);
@@ -255,6 +257,59 @@ async fn a_stubborn_worker_without_a_lease_cannot_write(flavour: Flavour) {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(rows(&app), before, "its session had been ended");
     assert_eq!(app.show(id).await.state, State::Failed);
+}
+
+/// Work stops before the lease can be given away, without anybody's help: no other worker is there.
+async fn a_worker_that_cannot_renew_stops_in_time(flavour: Flavour) {
+    let mut app = app(TestServer::shared(flavour)).await;
+    app.sql("ALTER TABLE destroyed ADD COLUMN at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)").await;
+    let proxy = Proxy::to(&app.server).await;
+    let user = format!("{}_p", app.name);
+    app.server.client(&format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'x'; GRANT ALL ON *.* TO '{user}'@'%'"));
+    let dir = app.dir.join("effects");
+    let id = app.enqueue(&TestDestructive { dir, steps: 200, millis: 50, ..Default::default() }).await;
+    let way = format!("mysql://{user}:x@127.0.0.1:{}/{}?ssl-mode=preferred", proxy.port, app.control());
+    app.worker_with(&[("BACKUP_DATABASE_URL", &way)], &["--concurrency", "1"]);
+    app.until("some steps", || rows(&app) > 3).await;
+    proxy.swallow.store(true, Ordering::Relaxed);
+    let late = |margin: &str| {
+        let sql = format!(
+            "SELECT COUNT(*) FROM {}.destroyed d, {}.jobs j WHERE j.id = {id} AND d.at > j.lease_until {margin}",
+            app.schema(),
+            app.control()
+        );
+        app.server.client(&format!("SET time_zone = '+00:00'; {sql}")).trim().to_owned()
+    };
+    app.until("the lease to run out", || {
+        let sql = format!("SELECT lease_until < UTC_TIMESTAMP(6) - INTERVAL 2 SECOND FROM {}.jobs WHERE id = {id}", app.control());
+        app.server.client(&sql).trim() == "1"
+    })
+    .await;
+    assert_eq!(late(""), "0", "it went on after its lease");
+    // It did work up to about then, or this would show nothing.
+    assert_ne!(late("- INTERVAL 3 SECOND"), "0");
+}
+
+async fn a_lost_destructive_worker_is_killed_on_its_own_node(flavour: Flavour) {
+    let mut app = app(TestServer::shared(flavour)).await;
+    let dir = app.dir.join("effects");
+    for kind in [Kind::Destructive, Kind::Repeatable] {
+        let id = match kind {
+            Kind::Destructive => app.enqueue(&TestDestructive { dir: dir.clone(), steps: 40, millis: 200, ..Default::default() }).await,
+            Kind::Repeatable => app.enqueue(&TestRepeatable { millis: 2_000, ..Default::default() }).await,
+        };
+        let worker = app.worker();
+        app.wait_until(id, "run", |j| j.state == State::Running).await;
+        let pid = app.worker_mut(worker).pid();
+        kill(pid, libc::SIGSTOP);
+        let next = app.worker();
+        app.wait(id).await;
+        // Nobody has waited for it yet, so a killed one is a zombie.
+        let expected = if kind == Kind::Destructive { 'Z' } else { 'T' };
+        assert_eq!(process_state(pid), Some(expected), "{kind:?}");
+        app.worker_mut(worker).kill();
+        app.worker_mut(next).kill();
+    }
 }
 
 fn rows(app: &TestApp) -> u64 {
@@ -322,5 +377,7 @@ on_both_flavours!(
     the_server_is_killed_and_restarted,
     packets_vanish,
     a_stubborn_worker_without_a_lease_cannot_write,
+    a_worker_that_cannot_renew_stops_in_time,
+    a_lost_destructive_worker_is_killed_on_its_own_node,
     random_kills_lose_and_double_nothing,
 );

@@ -2,7 +2,7 @@
 
 use crate::test_app::{TestApp, dump_process, hold_dump, on_both_flavours, wait_for};
 use engine::server::Flavour;
-use jobs::{backup::Backup, component::Component, queue::history, state::State};
+use jobs::{backup::Backup, component::Component, queue::history, state::State, test_kinds::TestRepeatable};
 use std::{path::Path, time::Duration};
 
 fn database() -> Backup {
@@ -167,6 +167,22 @@ async fn history_is_readable_by_plain_sql(flavour: Flavour) {
     assert_eq!(app.server.client(&bare).trim(), "0");
 }
 
+async fn no_transaction_is_open_while_work_is_done(flavour: Flavour) {
+    let mut app = TestApp::new(flavour).await;
+    app.control_sql("CREATE TABLE test_effects (job_id BIGINT, fence BIGINT)").await;
+    app.worker();
+    let id = app.enqueue(&TestRepeatable { millis: 4_000, resources: vec![Component::Database], ..Default::default() }).await;
+    app.wait_until(id, "run", |j| j.state == State::Running).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let open = format!(
+        "SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id
+          WHERE p.db = '{}' AND t.trx_started < NOW() - INTERVAL 1 SECOND",
+        app.control()
+    );
+    assert_eq!(app.server.client(&open).trim(), "0");
+    app.completed(id).await;
+}
+
 on_both_flavours!(
     a_worker_killed_in_mid_dump,
     the_second_of_two_backups_waits_and_says_so,
@@ -176,4 +192,5 @@ on_both_flavours!(
     rows_that_no_worker_could_run_are_refused,
     a_payload_that_does_not_decode_fails_its_job_alone,
     history_is_readable_by_plain_sql,
+    no_transaction_is_open_while_work_is_done,
 );

@@ -148,8 +148,11 @@ async fn wrong_input_is_refused_with_a_text(flavour: Flavour) {
         (r#"'test_repeatable', '{"millis": 1.5}', '{}'"#, "payload: `millis` is not of type integer"),
         ("'backup', '{}', 'x'", "options: not JSON"),
         ("'backup', '{}', '[]'", "options: not a JSON object"),
-        (r#"'backup', '{}', '{"priority": "1"}'"#, "options: unknown key `priority`; there are at, node, requested_by, unique_key"),
-        (r#"'backup', '{}', '{"at": 5}'"#, "options: every value is a string"),
+        (
+            r#"'backup', '{}', '{"priority": "1"}'"#,
+            "options: unknown key `priority`; there are at, node, requested_by, unique_key, preempt",
+        ),
+        (r#"'backup', '{}', '{"at": 5}'"#, "options: every value but preempt is a string"),
         (r#"'backup', '{}', '{"at": "tomorrow"}'"#, "options: at: write RFC 3339"),
         (r#"'backup', '{}', '{"at": "2026-11-25 02:00:00"}'"#, "options: at: write RFC 3339"),
         (r#"'backup', '{}', '{"at": "2026-02-30T02:00:00Z"}'"#, "is no time of the calendar"),
@@ -158,6 +161,8 @@ async fn wrong_input_is_refused_with_a_text(flavour: Flavour) {
         (r#"'backup', '{}', '{"requested_by": ""}'"#, "options: requested_by:"),
         (r#"'backup', '{}', '{"requested_by": "a\\nb"}'"#, "options: requested_by:"),
         (r#"'backup', '{}', '{"unique_key": ""}'"#, "options: unique_key:"),
+        (r#"'backup', '{}', '{"preempt": "yes"}'"#, "options: preempt is true or false"),
+        (r#"'backup', '{}', '{"preempt": true}'"#, "does not preempt"),
     ] {
         let error = call(&mut connection, &format!("CALL enqueue_backup_job({arguments})")).await.unwrap_err();
         assert!(error.starts_with("45000 ") && error.contains(word), "{arguments}: {error}");

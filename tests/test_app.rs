@@ -257,6 +257,11 @@ impl Worker {
     /// SIGTERM, then its exit status.
     pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
         kill(self.pid(), libc::SIGTERM);
+        self.wait()
+    }
+
+    /// Its exit status, once it has ended.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         self.child.wait().expect("wait")
     }
 }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jobs::{
     queue::{
         history::{self, JobRow},
-        workers,
+        waiting::{self, Waiting},
     },
     state::State,
 };
@@ -31,7 +31,7 @@ pub(crate) async fn follow(app: &App, connection: MySqlConnection, id: u64) -> a
 }
 
 #[expect(clippy::print_stderr, reason = "progress goes to standard error, results to standard output")]
-fn say(text: impl std::fmt::Display) {
+pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("{text}");
 }
 
@@ -41,12 +41,12 @@ async fn wait(app: &App, connection: MySqlConnection, id: u64) -> anyhow::Result
     let mut pause = Duration::from_millis(100);
     loop {
         match look(app, &mut connection, id, view.last_line).await {
-            Ok(Look { job, log, workers }) => {
+            Ok(Look { job, log, why }) => {
                 for line in log {
                     view.last_line = line.id;
                     view.say(&format!("{}: {}", line.level, line.message));
                 }
-                view.show(&job, workers);
+                view.show(&job, why.map(|why| why_text(app, &job, &why)));
                 if job.state.is_final() {
                     view.end();
                     return Ok(job);
@@ -66,7 +66,7 @@ async fn wait(app: &App, connection: MySqlConnection, id: u64) -> anyhow::Result
 struct Look {
     job: JobRow,
     log: Vec<history::LogRow>,
-    workers: usize,
+    why: Option<Waiting>,
 }
 
 async fn look(app: &App, slot: &mut Option<MySqlConnection>, id: u64, after: u64) -> anyhow::Result<Look> {
@@ -76,9 +76,39 @@ async fn look(app: &App, slot: &mut Option<MySqlConnection>, id: u64, after: u64
     };
     let job = history::show(connection, id).await?.ok_or_else(|| anyhow::anyhow!("job {id} does not exist"))?;
     let log = history::log(connection, id, after).await?;
-    let serving = |w: &workers::LiveWorker| w.queues.split(',').any(|q| q == job.queue);
-    let workers = if job.state == State::Available { workers::live(connection).await?.iter().filter(|w| serving(w)).count() } else { 1 };
-    Ok(Look { job, log, workers })
+    let why = if job.state == State::Available { Some(waiting::why(connection, &job).await?) } else { None };
+    Ok(Look { job, log, why })
+}
+
+/// Why a waiting job waits, and what to do about it.
+pub(crate) fn why_text(app: &App, job: &JobRow, why: &Waiting) -> String {
+    match why {
+        Waiting::Until(time) if job.attempt > 0 => {
+            format!("waiting to try again at {} after: {}", app.output.time(*time), job.error.as_deref().unwrap_or("no reason given"))
+        }
+        Waiting::Until(time) => format!("waiting for {}", app.output.time(*time)),
+        Waiting::Job(other) => format!("waiting for job {other}"),
+        Waiting::Busy(slots) => format!("waiting for a free worker slot ({slots} in use)"),
+        Waiting::Nothing => "waiting for a worker".into(),
+        Waiting::NoWorker { last_seen, nodes } => {
+            let seen = match last_seen {
+                Some(time) => format!("last heard of at {}", app.output.time(*time)),
+                None => "none was ever seen".into(),
+            };
+            match job.queue.strip_prefix("node:") {
+                Some(node) => {
+                    let others = match &nodes[..] {
+                        [] => String::new(),
+                        nodes => {
+                            format!(", or send the job elsewhere: `enqueue move {} --node NAME` (running: {})", job.id, nodes.join(", "))
+                        }
+                    };
+                    format!("waiting: no worker runs on node `{node}` ({seen}); start one there with `worker run`{others}")
+                }
+                None => format!("waiting: no worker runs that serves the queue `{}` ({seen}); start one with `worker run`", job.queue),
+            }
+        }
+    }
 }
 
 /// A bar on a terminal, plain lines in a pipe, nothing for scripts that asked for JSON.
@@ -88,7 +118,6 @@ struct View {
     last_line: u64,
     said: String,
     said_at: Instant,
-    started: Instant,
 }
 
 impl View {
@@ -98,8 +127,7 @@ impl View {
             None,
             if terminal && !json { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
         );
-        let view =
-            Self { bar, plain: !terminal && !json, last_line: 0, said: String::new(), said_at: Instant::now(), started: Instant::now() };
+        let view = Self { bar, plain: !terminal && !json, last_line: 0, said: String::new(), said_at: Instant::now() };
         view.say(&format!("job {id}"));
         view
     }
@@ -113,24 +141,10 @@ impl View {
         }
     }
 
-    fn show(&mut self, job: &JobRow, workers: usize) {
-        let phase = match (job.state, job.waits_for) {
+    fn show(&mut self, job: &JobRow, why: Option<String>) {
+        let phase = match (job.state, why) {
             (State::Running, _) => job.phase.clone().unwrap_or_else(|| "starting".into()),
-            (State::Available, Some(other)) => format!("waiting for job {other}"),
-            (State::Available, None) if job.attempt > 0 => {
-                format!(
-                    "waiting to try again at {} UTC after: {}",
-                    job.run_at.format("%H:%M:%S"),
-                    job.error.as_deref().unwrap_or("no reason given")
-                )
-            }
-            (State::Available, None) if job.run_at > chrono::Utc::now() => {
-                format!("waiting for {} UTC", job.run_at.format("%Y-%m-%d %H:%M:%S"))
-            }
-            (State::Available, None) if workers == 0 && self.started.elapsed() > Duration::from_secs(3) => {
-                format!("waiting: no running worker serves the queue `{}`; start one with `worker run`", job.queue)
-            }
-            (State::Available, None) => "waiting for a worker".into(),
+            (_, Some(why)) => why,
             _ => return,
         };
         let news = phase != self.said;

@@ -1,7 +1,10 @@
 //! `enqueue jobs`.
 
-use crate::{App, output};
-use jobs::{queue::history, state::State};
+use crate::{App, follow::why_text, output};
+use jobs::{
+    queue::{history, waiting},
+    state::State,
+};
 use std::process::ExitCode;
 
 /// Which jobs to list.
@@ -33,29 +36,27 @@ impl JobsArgs {
         } else if jobs.is_empty() {
             app.output.line("no such jobs; submit one with `enqueue backup`")?;
         } else {
-            let rows: Vec<Vec<String>> = jobs
-                .iter()
-                .map(|j| {
-                    let note = match (j.state, j.waits_for) {
-                        (State::Available, Some(other)) => format!("waiting for job {other}"),
-                        (State::Running, _) => j.phase.clone().unwrap_or_default(),
-                        _ => j.error.clone().unwrap_or_default(),
-                    };
-                    vec![
-                        j.id.to_string(),
-                        j.kind.clone(),
-                        j.state.to_string(),
-                        app.output.time(j.created_at),
-                        match (j.started_at, j.finished_at) {
-                            (Some(start), Some(end)) => output::span((end - start).num_milliseconds() as f64 / 1000.0),
-                            _ => String::new(),
-                        },
-                        j.node.clone().unwrap_or_default(),
-                        j.requested_by.clone(),
-                        note.chars().take(80).collect(),
-                    ]
-                })
-                .collect();
+            let mut rows = Vec::new();
+            for j in &jobs {
+                let note = match j.state {
+                    State::Available => why_text(app, j, &waiting::why(&mut connection, j).await?),
+                    State::Running => j.phase.clone().unwrap_or_default(),
+                    _ => j.error.clone().unwrap_or_default(),
+                };
+                rows.push(vec![
+                    j.id.to_string(),
+                    j.kind.clone(),
+                    j.state.to_string(),
+                    app.output.time(j.created_at),
+                    match (j.started_at, j.finished_at) {
+                        (Some(start), Some(end)) => output::span((end - start).num_milliseconds() as f64 / 1000.0),
+                        _ => String::new(),
+                    },
+                    j.node.clone().unwrap_or_default(),
+                    j.requested_by.clone(),
+                    note.chars().take(80).collect(),
+                ]);
+            }
             app.output.table(&["JOB", "KIND", "STATE", "ENQUEUED", "TOOK", "NODE", "BY", ""], &rows)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -4,7 +4,9 @@ mod backups;
 mod cancel;
 mod follow;
 mod jobs_list;
+mod move_job;
 mod output;
+mod retry;
 mod schedule;
 mod show;
 mod submit;
@@ -59,6 +61,10 @@ enum Command {
     Show(show::ShowArgs),
     /// Cancel a waiting or running job.
     Cancel(cancel::CancelArgs),
+    /// Do again what failed or was cancelled: a new job with the same payload.
+    Retry(retry::RetryArgs),
+    /// Send a waiting job to another node.
+    Move(move_job::MoveArgs),
     /// List backups and their archives, the newest first.
     Backups(backups::BackupsArgs),
     /// List, make and switch schedules: jobs that enqueue themselves.
@@ -109,6 +115,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Jobs(args) => args.run(&app).await,
             Command::Show(args) => args.run(&app).await,
             Command::Cancel(args) => args.run(&app).await,
+            Command::Retry(args) => args.run(&app).await,
+            Command::Move(args) => args.run(&app).await,
             Command::Backups(args) => args.run(&app).await,
             Command::Schedule(args) => args.run(&app).await,
         }

@@ -65,7 +65,7 @@ struct AddArgs {
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
     /// Run its jobs on this node (the host whose files and disk are meant).
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = jobs::config::node_name)]
     node: Option<String>,
     #[command(subcommand)]
     job: Scheduled,
@@ -93,9 +93,7 @@ impl ScheduleArgs {
             Command::List => list(app, &schedule::list(&mut app.connect().await?).await?)?,
             Command::Add(args) => {
                 let mut job = args.job.job(by, from).map_err(Refused)?;
-                if let Some(node) = &args.node {
-                    job = job.on_node(node);
-                }
+                job.node = args.node;
                 let timezone = args.timezone.unwrap_or_else(|| app.output.zone.name().to_owned());
                 let new = NewSchedule { name: args.name, description: args.description, cron: args.cron, timezone, job };
                 let next = schedule::add(&mut app.connect().await?, &new).await.map_err(refused)?;

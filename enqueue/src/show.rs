@@ -1,7 +1,14 @@
 //! `enqueue show`.
 
-use crate::{App, follow, output};
-use jobs::{queue::history, state::State};
+use crate::{
+    App,
+    follow::{self, why_text},
+    output,
+};
+use jobs::{
+    queue::{history, waiting},
+    state::State,
+};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -27,18 +34,19 @@ impl ShowArgs {
         }
         let attempts = history::attempts(&mut connection, id).await?;
         let log = history::log(&mut connection, id, 0).await?;
+        let waiting = match job.state {
+            State::Available => Some(why_text(app, &job, &waiting::why(&mut connection, &job).await?)),
+            _ => None,
+        };
         if app.output.json {
-            app.output.document(&json!({ "job": job, "attempts": attempts, "log": log }))?;
+            app.output.document(&json!({ "job": job, "waiting": waiting, "attempts": attempts, "log": log }))?;
             return Ok(ExitCode::SUCCESS);
         }
         follow::result(app, &job)?;
         app.output.line(format_args!("  asked by {} ({}) at {}", job.requested_by, job.requested_from, app.output.time(job.created_at)))?;
         app.output.line(format_args!("  payload {}", job.payload))?;
-        match (job.state, job.waits_for) {
-            (State::Available, Some(other)) => app.output.line(format_args!("  waiting for job {other}"))?,
-            (State::Available, None) => {
-                app.output.line(format_args!("  in queue `{}`, not before {}", job.queue, app.output.time(job.run_at)))?
-            }
+        match (job.state, waiting) {
+            (_, Some(why)) => app.output.line(format_args!("  {why}"))?,
             (State::Running, _) => app.output.line(format_args!(
                 "  {}: {}",
                 job.phase.as_deref().unwrap_or("starting"),

@@ -1,12 +1,16 @@
 //! Submitting a job: the same options for every kind.
 
 use crate::{
-    App, follow,
+    App,
+    follow::{self, why_text},
     output::{Refused, requester},
 };
 use jobs::{
     job::Job,
-    queue::{NewJob, enqueue},
+    queue::{
+        NewJob, enqueue, history,
+        waiting::{self, Waiting},
+    },
 };
 use serde_json::json;
 use std::process::ExitCode;
@@ -23,7 +27,7 @@ pub(crate) struct Submit<J: Job + clap::Args> {
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// Run on this node (the host whose files and disk are meant).
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = jobs::config::node_name)]
     node: Option<String>,
 }
 
@@ -32,19 +36,27 @@ impl<J: Job + clap::Args> Submit<J> {
         let (by, from) = requester()?;
         let mut job = NewJob::new(&self.job, by, from).map_err(Refused)?;
         job.run_at = self.at.as_deref().map(|t| app.output.parse_time(t)).transpose()?;
-        if let Some(node) = &self.node {
-            job = job.on_node(node);
-        }
-        let mut connection = app.connect().await?;
-        let made = enqueue(&mut connection, &job).await?;
-        if self.wait {
-            return follow::follow(app, connection, made.id).await;
-        }
-        if app.output.json {
-            app.output.document(&json!({ "job": made.id, "existing": made.existing }))?;
-        } else {
-            app.output.line(made.id)?;
-        }
-        Ok(ExitCode::SUCCESS)
+        job.node = self.node;
+        made(app, &job, self.wait).await
     }
+}
+
+/// Enqueues the job, then prints its number or follows it to its end.
+pub(crate) async fn made(app: &App, job: &NewJob, wait: bool) -> anyhow::Result<ExitCode> {
+    let mut connection = app.connect().await?;
+    let made = enqueue(&mut connection, job).await?;
+    if wait {
+        return follow::follow(app, connection, made.id).await;
+    }
+    if app.output.json {
+        app.output.document(&json!({ "job": made.id, "existing": made.existing }))?;
+    } else {
+        app.output.line(made.id)?;
+        if let Some(job) = history::show(&mut connection, made.id).await?
+            && let why @ Waiting::NoWorker { .. } = waiting::why(&mut connection, &job).await?
+        {
+            follow::say(format_args!("job {}: {}", made.id, why_text(app, &job, &why)));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

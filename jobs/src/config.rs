@@ -256,14 +256,16 @@ impl Config {
     }
 }
 
-fn check_node(node: &str) -> Result<(), ConfigError> {
+/// Checks a node's name; the error says what it may hold.
+pub fn node_name(node: &str) -> Result<String, String> {
     if node.is_empty() || node.len() > 64 || !node.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-        return Err(invalid(
-            "BACKUP_NODE",
-            format!("`{node}` is not a node's name: use up to 64 letters, digits, dots, dashes or underscores"),
-        ));
+        return Err(format!("`{node}` is not a node's name: use up to 64 letters, digits, dots, dashes or underscores"));
     }
-    Ok(())
+    Ok(node.to_owned())
+}
+
+fn check_node(node: &str) -> Result<(), ConfigError> {
+    node_name(node).map(drop).map_err(|why| invalid("BACKUP_NODE", why))
 }
 
 fn control(env: &Env) -> Result<ServerConfig, ConfigError> {

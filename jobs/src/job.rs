@@ -54,6 +54,8 @@ pub struct Policy {
     pub time_limit: Duration,
     /// Lower starts first.
     pub priority: u8,
+    /// A second job with the same payload, on the same queue, while one waits untouched, is the same job.
+    pub unique: bool,
     /// Which of its ends people are told of.
     pub notify: Tell,
 }
@@ -78,6 +80,7 @@ impl Policy {
             retry_delay: Duration::from_secs(30),
             time_limit: Duration::from_secs(2 * 24 * 3600),
             priority: 50,
+            unique: false,
             notify: Tell::Trouble,
         }
     }
@@ -112,6 +115,8 @@ pub enum Shape {
     Integer,
     /// A list of components, at least one; the job takes them for itself.
     Components,
+    /// An archive's file name: the job reads that file, so it goes to the node whose disk holds it.
+    Archive,
 }
 
 impl Shape {
@@ -122,6 +127,7 @@ impl Shape {
             Self::Boolean => "boolean",
             Self::Integer => "integer",
             Self::Components => "components",
+            Self::Archive => "archive",
         }
     }
 }

@@ -19,7 +19,11 @@ pub const MIGRATIONS: &[(u32, &str, &str)] = &[
     (3, "schedules", include_str!("../../migrations/0003_schedules.sql")),
     (4, "procedures", include_str!("../../migrations/0004_procedures.sql")),
     (5, "notify", include_str!("../../migrations/0005_notify.sql")),
+    (8, "policies", include_str!("../../migrations/0008_policies.sql")),
 ];
+
+/// Views and procedures, which are replaced as a whole.
+const DEFINITIONS: &str = include_str!("../../migrations/definitions.sql");
 
 /// What [`migrate`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,6 +89,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
             .await?;
         migrated.applied.push(format!("{version:04}_{name}"));
     }
+    define(&mut connection).await?;
     register_kinds(&mut connection).await?;
     schedule::ensure_ready_made(&mut connection).await?;
     let server = Server::detect(&mut application).await.context("application database")?;
@@ -96,9 +101,25 @@ pub async fn migrate(config: &Config) -> anyhow::Result<Migrated> {
     Ok(migrated)
 }
 
+/// Brings views and procedures to this version. Dies in the middle: the row is not this version's, and the next run repeats it.
+async fn define(connection: &mut MySqlConnection) -> anyhow::Result<()> {
+    let sha256 = hex::encode(Sha256::digest(DEFINITIONS));
+    let applied: Option<String> =
+        sqlx::query_scalar("SELECT sha256 FROM schema_migrations WHERE version = 0").fetch_optional(&mut *connection).await?;
+    if applied.as_ref() == Some(&sha256) {
+        return Ok(());
+    }
+    sqlx::raw_sql(DEFINITIONS).execute(&mut *connection).await.context("views and procedures (definitions.sql)")?;
+    sqlx::query("REPLACE INTO schema_migrations (version, name, sha256, applied_at) VALUES (0, 'definitions', ?, UTC_TIMESTAMP(6))")
+        .bind(sha256)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// How many migrations the schema lacks; an error when it has none at all.
 pub async fn pending(connection: &mut MySqlConnection) -> sqlx::Result<usize> {
-    let applied: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM schema_migrations").fetch_one(connection).await?;
+    let applied: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM schema_migrations WHERE version > 0").fetch_one(connection).await?;
     Ok(MIGRATIONS.len().saturating_sub(applied as usize))
 }
 
@@ -138,18 +159,16 @@ async fn register_kinds(connection: &mut MySqlConnection) -> sqlx::Result<()> {
     let mut tx = connection.begin().await?;
     for kind in register::KINDS {
         sqlx::query(
-            "INSERT INTO kinds (kind, description, at_most_once, max_attempts, priority) VALUES (?, ?, ?, ?, ?)
-             ON DUPLICATE KEY UPDATE description = ?, at_most_once = ?, max_attempts = ?, priority = ?",
+            "INSERT INTO kinds (kind, description, at_most_once, max_attempts, priority, unique_jobs) VALUES (?, ?, ?, ?, ?, ?)
+             ON DUPLICATE KEY UPDATE description = VALUES(description), at_most_once = VALUES(at_most_once),
+               max_attempts = VALUES(max_attempts), priority = VALUES(priority), unique_jobs = VALUES(unique_jobs)",
         )
         .bind(kind.name)
         .bind(kind.description)
         .bind(kind.policy.at_most_once)
         .bind(kind.policy.max_attempts)
         .bind(kind.policy.priority)
-        .bind(kind.description)
-        .bind(kind.policy.at_most_once)
-        .bind(kind.policy.max_attempts)
-        .bind(kind.policy.priority)
+        .bind(kind.policy.unique)
         .execute(&mut *tx)
         .await?;
         sqlx::query("DELETE FROM kind_fields WHERE kind = ?").bind(kind.name).execute(&mut *tx).await?;
@@ -186,7 +205,8 @@ mod tests {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         files.sort();
-        let listed: Vec<String> = MIGRATIONS.iter().map(|(n, name, _)| format!("{n:04}_{name}.sql")).collect();
+        let numbered = MIGRATIONS.iter().map(|(n, name, _)| format!("{n:04}_{name}.sql"));
+        let listed: Vec<String> = numbered.chain(["definitions.sql".to_owned()]).collect();
         assert_eq!(files, listed);
         assert!(MIGRATIONS.windows(2).all(|m| m[0].0 < m[1].0));
     }

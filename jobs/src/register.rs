@@ -15,6 +15,8 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<crate::test_kinds::TestRepeatable>(),
     #[cfg(debug_assertions)]
     Kind::of::<crate::test_kinds::TestDestructive>(),
+    #[cfg(debug_assertions)]
+    Kind::of::<crate::test_kinds::TestUnique>(),
 ];
 
 /// A kind without its payload type.

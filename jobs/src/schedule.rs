@@ -17,7 +17,7 @@ pub mod scheduler;
 pub mod timetable;
 
 use crate::{
-    queue::{Enqueued, NewJob, enqueue},
+    queue::{Enqueued, NewJob, enqueue, node_queue},
     register::{self, Kind},
     state::State,
 };
@@ -118,7 +118,7 @@ pub async fn add(connection: &mut MySqlConnection, new: &NewSchedule) -> Result<
     .bind(&new.timezone)
     .bind(new.job.kind)
     .bind(new.job.payload.to_string())
-    .bind(&new.job.queue)
+    .bind(new.job.node.as_deref().map_or_else(|| "shared".into(), node_queue))
     .bind(&new.job.requested_by)
     .bind(next)
     .execute(connection)
@@ -299,7 +299,7 @@ impl ScheduleLine {
         let kind = safe_kind(&self.kind)?;
         let payload = serde_json::from_str(&self.payload).unwrap_or_default();
         let mut job = NewJob::of_kind(kind, payload, by, from).map_err(ScheduleError::Payload)?;
-        job.queue.clone_from(&self.queue);
+        job.node = self.queue.strip_prefix("node:").map(str::to_owned);
         Ok(job)
     }
 }

@@ -1,4 +1,4 @@
-//! Two kinds for the tests of the queue, in debug builds only. They stand in for kinds that are slow to set up.
+//! Kinds for the tests of the queue, in debug builds only. They stand in for kinds that are slow to set up.
 
 use crate::{
     component::Component,
@@ -81,7 +81,7 @@ pub struct TestDestructive {
 impl Job for TestDestructive {
     const KIND: &'static str = "test_destructive";
     const DESCRIPTION: &'static str = "For tests: rows and files, never twice";
-    const POLICY: Policy = Policy { notify: Tell::Never, ..Policy::at_most_once() };
+    const POLICY: Policy = Policy { notify: Tell::Never, time_limit: Duration::from_secs(15), ..Policy::at_most_once() };
     const FIELDS: &'static [Field] = &[
         Field::required("dir", Shape::Text),
         Field::optional("steps", Shape::Integer),
@@ -110,6 +110,27 @@ impl Job for TestDestructive {
             std::fs::write(self.dir.join(format!("{}.{}.{step}", context.job_id, context.fence)), "")?;
         }
         Ok(Done::completed(json!({ "steps": self.steps })))
+    }
+}
+
+/// Does nothing; a second equal one, while one waits, is the same job.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TestUnique {
+    /// The archive to whose node it goes.
+    pub archive: Option<String>,
+    /// What tells one from another.
+    pub word: String,
+}
+
+impl Job for TestUnique {
+    const KIND: &'static str = "test_unique";
+    const DESCRIPTION: &'static str = "For tests: nothing, once";
+    const POLICY: Policy = Policy { unique: true, notify: Tell::Never, ..Policy::repeatable() };
+    const FIELDS: &'static [Field] = &[Field::optional("archive", Shape::Archive), Field::optional("word", Shape::Text)];
+
+    async fn run(&self, _: &Context) -> anyhow::Result<Done> {
+        Ok(Done::completed(json!({})))
     }
 }
 

@@ -281,7 +281,7 @@ async fn supervise(queue: Queue, claim: Claim, running: Running, mut run: JoinHa
     let keeper = {
         let (pool, claim, lease) = (queue.core.pool.clone(), claim.clone(), queue.timing.lease);
         let (progress, log, ended) = (running.control.progress.clone(), running.log.clone(), ended.clone());
-        tokio::spawn(keep(pool, claim, lease, progress, log, say, ended))
+        tokio::spawn(keep(pool, claim, !policy.at_most_once, lease, progress, log, say, ended))
     };
     tracing::info!(job.id = claim.id, kind = claim.kind, attempt = claim.attempt, "started");
     let (stop, result) = tokio::select! {
@@ -378,6 +378,10 @@ fn verdict(
     };
     match stop {
         Some(Stop::Cancelled) => failed(State::Cancelled, format!("cancelled on request{once}")),
+        Some(Stop::Preempted(by)) => failed(
+            State::Cancelled,
+            format!("cancelled for job {by}, which goes first; once that is over, `enqueue retry {}` makes this one anew", claim.id),
+        ),
         Some(Stop::Shutdown) if policy.at_most_once => failed(State::Failed, format!("its worker was told to stop: {text}{once}")),
         Some(Stop::Shutdown) => {
             Verdict::Release { why: "its worker was told to stop; it starts again on the next free one".into(), delay: Duration::ZERO }
@@ -440,6 +444,7 @@ mod tests {
         assert!(shown(3, repeatable, Some(Stop::Shutdown), oops()).starts_with("release 0"));
         assert!(shown(1, once, Some(Stop::Shutdown), oops()).starts_with("failed"));
         assert!(shown(1, repeatable, Some(Stop::Cancelled), oops()).starts_with("cancelled"));
+        assert!(shown(1, repeatable, Some(Stop::Preempted(7)), oops()).starts_with("cancelled: cancelled for job 7"));
         assert!(shown(1, repeatable, Some(Stop::LeaseLost), oops()).starts_with("retry 30"));
         assert!(shown(1, once, Some(Stop::LeaseLost), oops()).starts_with("failed"));
     }

@@ -38,7 +38,8 @@ pub struct Claim {
 /// Claims the first job in the line that `worker` may start now.
 ///
 /// A job that needs a resource which another job holds, or for which another stands before it, is passed
-/// over and keeps waiting without a worker slot. Other workers' half-made claims are skipped, not waited for.
+/// over and keeps waiting without a worker slot; one whose node is gone stands before nobody. Other workers' half-made
+/// claims are skipped, not waited for.
 pub async fn claim(pool: &MySqlPool, worker: &WorkerRow, lease: Duration) -> sqlx::Result<Option<Claim>> {
     let mut connection = timely(pool.acquire()).await?;
     for id in timely(candidates(&mut connection, worker)).await? {
@@ -68,7 +69,9 @@ async fn candidates(connection: &mut MySqlConnection, worker: &WorkerRow) -> sql
                WHERE mine.job_id = j.id
                  AND (o.state = 'running'
                       OR (o.state = 'available' AND o.run_at <= UTC_TIMESTAMP(6)
-                          AND (o.priority < j.priority OR (o.priority = j.priority AND o.id < j.id)))))
+                          AND (o.priority < j.priority OR (o.priority = j.priority AND o.id < j.id))
+                          AND EXISTS (SELECT 1 FROM workers w WHERE w.heartbeat_at > UTC_TIMESTAMP(6) - INTERVAL 30 SECOND
+                                         AND w.stopped_at IS NULL AND FIND_IN_SET(o.queue, w.queues)))))
           ORDER BY j.priority, j.id LIMIT 10"
     );
     let mut query = sqlx::query_scalar(AssertSqlSafe(sql));

@@ -2,11 +2,12 @@
 
 use crate::{
     component::Component,
-    job::Job,
+    job::{Job, Shape},
     register::{self, Kind},
 };
 use chrono::{DateTime, Utc};
 use engine::sql::server_error;
+use sha2::{Digest, Sha256};
 use sqlx::{Connection, MySqlConnection};
 
 /// A job that does not exist yet.
@@ -18,12 +19,14 @@ pub struct NewJob {
     pub payload: serde_json::Value,
     /// What it needs for itself.
     pub resources: Vec<Component>,
-    /// `shared`, or `node:NAME`.
-    pub queue: String,
+    /// The node that it must run on; none: the one that holds the archive which the payload names, else any.
+    pub node: Option<String>,
     /// Not before this time; none: at once.
     pub run_at: Option<DateTime<Utc>>,
-    /// While a job with this key waits untouched, another is the same job.
+    /// While a job with this key waits untouched, another is the same job. None: the kind's policy says.
     pub unique_key: Option<String>,
+    /// Running repeatable jobs that hold what it needs are cancelled for it.
+    pub preempt: bool,
     /// The slot of a schedule that it is made for.
     pub slot: Option<Slot>,
     /// Who asks.
@@ -78,31 +81,49 @@ impl NewJob {
         requested_by: String,
         requested_from: String,
     ) -> Self {
-        let queue = "shared".into();
-        Self { kind, payload, resources, queue, run_at: None, unique_key: None, slot: None, requested_by, requested_from }
+        Self {
+            kind,
+            payload,
+            resources,
+            node: None,
+            run_at: None,
+            unique_key: None,
+            preempt: false,
+            slot: None,
+            requested_by,
+            requested_from,
+        }
     }
+}
 
-    /// Sends it to one node.
-    #[must_use]
-    pub fn on_node(mut self, node: &str) -> Self {
-        self.queue = format!("node:{node}");
-        self
-    }
+/// The queue of a node's own jobs.
+pub fn node_queue(node: &str) -> String {
+    format!("node:{node}")
 }
 
 /// Inserts a job. Call it inside a transaction to make it appear together with other rows; outside one it makes its own.
 pub async fn enqueue(connection: &mut MySqlConnection, job: &NewJob) -> sqlx::Result<Enqueued> {
+    let kind = register::find(job.kind).ok_or_else(|| sqlx::Error::Protocol(format!("kind `{}` is not in the register", job.kind)))?;
+    let queue = queue_of(connection, kind, job).await?;
+    let unique_key = match &job.unique_key {
+        // A slot is unique by itself, and a job for a later time is not the same as one for now.
+        None if kind.policy.unique && job.slot.is_none() && job.run_at.is_none() => Some(unique_key(kind, &queue, &job.payload)),
+        key => key.clone(),
+    };
+    let alone = !connection.is_in_transaction();
     loop {
         let mut tx = connection.begin().await?;
-        match insert(&mut tx, job).await {
+        match insert(&mut tx, kind, job, &queue, unique_key.as_deref()).await {
             Ok(id) => {
                 tx.commit().await?;
                 return Ok(Enqueued { id, existing: false });
             }
-            Err(error) if server_error(&error) == Some(1062) && job.unique_key.is_some() => {
+            // Within the caller's transaction it has taken everything back, and only the caller can do that again.
+            Err(error) if server_error(&error) == Some(1213) && alone => tx.rollback().await?,
+            Err(error) if server_error(&error) == Some(1062) && unique_key.is_some() => {
                 tx.rollback().await?;
                 let waiting: Option<u64> = sqlx::query_scalar("SELECT id FROM jobs WHERE waiting_key = ?")
-                    .bind(&job.unique_key)
+                    .bind(&unique_key)
                     .fetch_optional(&mut *connection)
                     .await?;
                 // It may have been claimed between the two statements; then this one is a job of its own.
@@ -115,20 +136,56 @@ pub async fn enqueue(connection: &mut MySqlConnection, job: &NewJob) -> sqlx::Re
     }
 }
 
-async fn insert(connection: &mut MySqlConnection, job: &NewJob) -> sqlx::Result<u64> {
-    let policy = register::find(job.kind)
-        .map(|k| k.policy)
-        .ok_or_else(|| sqlx::Error::Protocol(format!("kind `{}` is not in the register", job.kind)))?;
+/// `node:NAME` where the job must run there, else `shared`.
+async fn queue_of(connection: &mut MySqlConnection, kind: &Kind, job: &NewJob) -> sqlx::Result<String> {
+    if let Some(node) = &job.node {
+        return Ok(node_queue(node));
+    }
+    let archive = kind.fields.iter().find(|f| f.shape == Shape::Archive).and_then(|f| job.payload[f.name].as_str());
+    let Some(archive) = archive else { return Ok("shared".into()) };
+    let node: Option<String> = sqlx::query_scalar("SELECT node FROM archives WHERE file_name = ? AND state = 'complete'")
+        .bind(archive)
+        .fetch_optional(connection)
+        .await?;
+    Ok(node.map_or_else(|| "shared".into(), |node| node_queue(&node)))
+}
+
+/// What two equal jobs have in common: their fields by name, but for those that say nothing. `check_job_payload` in
+/// definitions.sql does the same.
+fn unique_key(kind: &Kind, queue: &str, payload: &serde_json::Value) -> String {
+    let mut fields: Vec<_> = kind.fields.iter().map(|f| f.name).collect();
+    fields.sort_unstable();
+    let mut canonical = String::new();
+    for field in fields {
+        let text = match &payload[field] {
+            serde_json::Value::Null => continue,
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Array(words) => {
+                let mut words: Vec<&str> = words.iter().filter_map(|w| w.as_str()).collect();
+                words.sort_unstable();
+                words.join(",")
+            }
+            other => other.to_string(),
+        };
+        if !["", "0", "false"].contains(&&*text) {
+            canonical.push_str(&format!("{field}={text}\n"));
+        }
+    }
+    format!("{} {queue} {}", kind.name, hex::encode(Sha256::digest(canonical)))
+}
+
+async fn insert(connection: &mut MySqlConnection, kind: &Kind, job: &NewJob, queue: &str, unique_key: Option<&str>) -> sqlx::Result<u64> {
     let id = sqlx::query(
-        "INSERT INTO jobs (kind, payload, queue, priority, max_attempts, unique_key, slot_key, slot_at, slots_missed, requested_by, requested_from, run_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, COALESCE(?, UTC_TIMESTAMP(6)))",
+        "INSERT INTO jobs (kind, payload, queue, priority, preempt, max_attempts, unique_key, slot_key, slot_at, slots_missed, requested_by, requested_from, run_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, COALESCE(?, UTC_TIMESTAMP(6)))",
     )
     .bind(job.kind)
     .bind(job.payload.to_string())
-    .bind(&job.queue)
-    .bind(policy.priority)
-    .bind(policy.max_attempts)
-    .bind(&job.unique_key)
+    .bind(queue)
+    .bind(kind.policy.priority)
+    .bind(job.preempt)
+    .bind(kind.policy.max_attempts)
+    .bind(unique_key)
     .bind(job.slot.as_ref().map(|s| &s.key))
     .bind(job.slot.as_ref().map(|s| s.at))
     .bind(job.slot.as_ref().map_or(0, |s| s.missed))

@@ -1,6 +1,10 @@
 //! What people read of jobs, and the few things that they may do to them.
 
-use crate::state::State;
+use crate::{
+    queue::{NewJob, node_queue},
+    register,
+    state::State,
+};
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, MySqlConnection, QueryBuilder, Row, mysql::MySqlRow};
 
@@ -169,6 +173,73 @@ pub async fn log(connection: &mut MySqlConnection, id: u64, after: u64) -> sqlx:
             Ok(LogRow { id: row.try_get("id")?, at: row.try_get("at")?, level: row.try_get("level")?, message: row.try_get("message")? })
         })
         .collect()
+}
+
+/// What [`retry`] would make, or why not.
+#[derive(Debug)]
+pub enum Retry {
+    /// A new job with the same payload.
+    New(Box<NewJob>),
+    /// It is not over, or was done, in this state.
+    NotNow(State),
+    /// Its kind is destructive: a person looks at a new plan first.
+    Destructive(String),
+    /// What it was asked to do is not possible with this version.
+    Invalid(String),
+    /// There is no such job.
+    Unknown,
+}
+
+/// A job like this one, which failed, was cancelled, or was done with warnings. Two retries of a job while the first one
+/// waits are one.
+pub async fn retry(connection: &mut MySqlConnection, id: u64, by: &str, from: &str) -> sqlx::Result<Retry> {
+    let Some(job) = show(connection, id).await? else { return Ok(Retry::Unknown) };
+    if !matches!(job.state, State::Failed | State::Cancelled | State::CompletedWithWarnings) {
+        return Ok(Retry::NotNow(job.state));
+    }
+    let Some(kind) = register::find(&job.kind) else {
+        return Ok(Retry::Invalid(format!("this version knows no kind `{}`", job.kind)));
+    };
+    if kind.policy.at_most_once {
+        return Ok(Retry::Destructive(job.kind));
+    }
+    Ok(match NewJob::of_kind(kind, job.payload, by, format!("{from}, again after job {id}")) {
+        Ok(new) => Retry::New(Box::new(NewJob {
+            node: job.queue.strip_prefix("node:").map(str::to_owned),
+            unique_key: Some(format!("retry:{id}")),
+            ..new
+        })),
+        Err(why) => Retry::Invalid(why),
+    })
+}
+
+/// What [`move_to`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It waits for that node now.
+    Yes,
+    /// It runs, or is over.
+    NotWaiting(State),
+    /// There is no such job.
+    Unknown,
+}
+
+/// Sends a waiting job to another node.
+pub async fn move_to(connection: &mut MySqlConnection, id: u64, node: &str) -> sqlx::Result<Moved> {
+    let mut tx = connection.begin().await?;
+    let state: Option<String> =
+        sqlx::query_scalar("SELECT state FROM jobs WHERE id = ? FOR UPDATE").bind(id).fetch_optional(&mut *tx).await?;
+    let moved = match state.as_deref().map(State::parse) {
+        None => Moved::Unknown,
+        Some(Some(State::Available)) => {
+            sqlx::query("UPDATE jobs SET queue = ? WHERE id = ?").bind(node_queue(node)).bind(id).execute(&mut *tx).await?;
+            Moved::Yes
+        }
+        Some(Some(state)) => Moved::NotWaiting(state),
+        Some(None) => return Err(sqlx::Error::Decode("unknown state".into())),
+    };
+    tx.commit().await?;
+    Ok(moved)
 }
 
 /// What [`cancel`] did.

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 pub enum Stop {
     /// A person asked for it.
     Cancelled,
+    /// This job waits for what it holds, and goes first.
+    Preempted(u64),
     /// The lease is another's, or could not be renewed in time; nothing may be written any more.
     LeaseLost,
     /// The worker is being shut down and its grace time is over.
@@ -27,14 +29,16 @@ pub enum Stop {
     TimeLimit,
 }
 
-/// Renews `claim` until `ended`, and says through `stop` why the work must stop, if it must.
+/// Renews `claim` until `ended`, and says through `stop` why the work must stop, if it must. Only a `preemptible` job
+/// stops for one that preempts.
 ///
 /// The work must stop while the lease still holds: when the last renewal that succeeded was *sent* more than
 /// two thirds of a lease ago by this host's monotonic clock, this says [`Stop::LeaseLost`] and returns, and a
-/// third of the lease is left to end the work. After [`Stop::Cancelled`] it goes on, since cleaning up takes time.
+/// third of the lease is left to end the work. After a cancel it goes on, since cleaning up takes time.
 pub async fn keep(
     pool: MySqlPool,
     claim: Claim,
+    preemptible: bool,
     lease: Duration,
     progress: Arc<Progress>,
     log: JobLog,
@@ -57,13 +61,15 @@ pub async fn keep(
         let news = shown.as_ref() != Some(&now);
         let sent = Instant::now();
         match one_beat(&pool, &claim, (due || news).then_some((lease, &now))).await {
-            Ok(Beat::Held { cancel }) => {
+            Ok(Beat::Held { cancel, preempted_by }) => {
                 if due || news {
                     renewed = sent;
                     shown = Some(now);
                 }
-                if cancel {
-                    say(Stop::Cancelled);
+                match preempted_by {
+                    _ if cancel => say(Stop::Cancelled),
+                    Some(job) if preemptible => say(Stop::Preempted(job)),
+                    _ => {}
                 }
                 if let Err(error) = write_log(&pool, &claim, &log).await {
                     tracing::warn!(job.id = claim.id, %error, "cannot write the job's log yet");
@@ -83,7 +89,7 @@ pub async fn keep(
 }
 
 enum Beat {
-    Held { cancel: bool },
+    Held { cancel: bool, preempted_by: Option<u64> },
     Lost,
 }
 
@@ -109,13 +115,17 @@ async fn one_beat(pool: &MySqlPool, claim: &Claim, renewal: Option<(Duration, &S
                 return Ok(Beat::Lost);
             }
         }
-        let cancel: Option<bool> =
-            sqlx::query_scalar("SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = ? AND fence = ? AND state = 'running'")
-                .bind(claim.id)
-                .bind(claim.fence)
-                .fetch_optional(&mut *connection)
-                .await?;
-        Ok(cancel.map_or(Beat::Lost, |cancel| Beat::Held { cancel }))
+        let held: Option<(bool, Option<u64>)> = sqlx::query_as(
+            "SELECT j.cancel_requested_at IS NOT NULL,
+                    (SELECT MIN(p.id) FROM resources r JOIN job_resources wanted ON wanted.resource = r.resource JOIN jobs p ON p.id = wanted.job_id
+                      WHERE r.job_id = j.id AND p.state = 'available' AND p.preempt AND p.run_at <= UTC_TIMESTAMP(6))
+               FROM jobs j WHERE j.id = ? AND j.fence = ? AND j.state = 'running'",
+        )
+        .bind(claim.id)
+        .bind(claim.fence)
+        .fetch_optional(&mut *connection)
+        .await?;
+        Ok(held.map_or(Beat::Lost, |(cancel, preempted_by)| Beat::Held { cancel, preempted_by }))
     };
     tokio::time::timeout(Duration::from_secs(2), call).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }

@@ -6,7 +6,8 @@
 //! - [`finish`]: outcome, catalog rows, follow-ups and release of resources in one fenced transaction.
 //! - [`reap`]: a job whose lease ran out is taken from its worker, by its kind's policy.
 //! - [`backend`]: the glue that makes apalis run it.
-//! - [`history`]: what people read.
+//! - [`history`]: what people read, and what they may do: cancel, retry, move.
+//! - [`waiting`]: what a waiting job waits for.
 //!
 //! Locks are always taken in the order jobs row, then `resources` rows by name, so no two of these
 //! transactions can wait for each other in a circle. Every time is MySQL's `UTC_TIMESTAMP(6)`.
@@ -18,10 +19,11 @@ pub mod finish;
 pub mod history;
 pub mod lease;
 pub mod reap;
+pub mod waiting;
 pub mod workers;
 
 pub use claim::{Claim, WorkerRow};
-pub use enqueue::{Enqueued, NewJob, enqueue};
+pub use enqueue::{Enqueued, NewJob, enqueue, node_queue};
 
 use engine::server::ServerConfig;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool, mysql::MySqlPoolOptions};

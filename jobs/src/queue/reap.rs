@@ -8,7 +8,7 @@ use crate::{
     notify,
     queue::{
         finish::{end_attempt, release},
-        text, timely,
+        text, timely, workers,
     },
     register,
     state::State,
@@ -31,7 +31,7 @@ pub struct Reaped {
 /// get the time to do so. Any number of workers may call it at once; the row lock lets one act.
 ///
 /// Before a job changes hands, the sessions that it recorded on the application server are ended (see
-/// [`crate::exclusive`]); while that cannot be proved, for one because that server is away, the job stays where it is.
+/// [`crate::exclusive`]), and the worker of a destructive one is killed if it still lives on this node; while the first cannot be proved, for one because that server is away, the job stays where it is.
 pub async fn reap(pool: &MySqlPool, config: &Config) -> sqlx::Result<Vec<Reaped>> {
     let lease = config.timing.lease;
     // Detached: a call that is cut off by its time limit leaves the session unusable.
@@ -40,13 +40,24 @@ pub async fn reap(pool: &MySqlPool, config: &Config) -> sqlx::Result<Vec<Reaped>
     if uptime.1.parse().is_ok_and(|s| Duration::from_secs(s) < lease) {
         return Ok(Vec::new());
     }
-    let lost: Vec<(u64, u64)> = timely(
-        sqlx::query_as("SELECT id, fence FROM jobs WHERE state = 'running' AND lease_until < UTC_TIMESTAMP(6) ORDER BY id LIMIT 100")
-            .fetch_all(&mut connection),
+    let lost: Vec<(u64, u64, String, Option<u32>, Option<u64>, Option<String>)> = timely(
+        sqlx::query_as(
+            "SELECT j.id, j.fence, j.kind, w.pid, w.pid_started, w.node
+               FROM jobs j LEFT JOIN workers w ON w.id = j.worker_id
+              WHERE j.state = 'running' AND j.lease_until < UTC_TIMESTAMP(6) ORDER BY j.id LIMIT 100",
+        )
+        .fetch_all(&mut connection),
     )
     .await?;
     let mut reaped = Vec::new();
-    for (id, fence) in lost {
+    for (id, fence, kind, pid, started, node) in lost {
+        if let (Some(pid), Some(started)) = (pid, started)
+            && node.as_ref() == Some(&config.node)
+            && at_most_once(&kind)
+            && workers::kill(pid, started)
+        {
+            tracing::warn!(job.id = id, pid, "killed the worker that lost its lease, since its job is destructive");
+        }
         if let Err(error) = end_sessions(pool, config, id, fence).await {
             let why = explain(&error);
             tracing::warn!(job.id = id, "cannot take over the job of a lost worker yet: {why}");
@@ -85,10 +96,8 @@ async fn take_over(connection: &mut MySqlConnection, id: u64) -> sqlx::Result<Op
     let (kind, node): (String, String) = (row.try_get("kind")?, row.try_get("node")?);
     let (fence, attempt, max_attempts): (u64, u32, u32) = (row.try_get("fence")?, row.try_get("attempt")?, row.try_get("max_attempts")?);
     let pid = row.try_get::<Option<u32>, _>("pid")?.map_or_else(|| "unknown".into(), |pid| pid.to_string());
-    let policy = register::find(&kind).map(|k| k.policy);
     let lost = format!("its worker (process {pid} on node {node}) stopped renewing its lease: killed, cut off, or stopped");
-    // A kind that this worker does not know may be destructive: never guess that it is not.
-    let at_most_once = policy.is_none_or(|p| p.at_most_once);
+    let at_most_once = at_most_once(&kind);
     let cancel = row.try_get::<bool, _>("cancel")?;
     let (state, error) = if cancel && !at_most_once {
         ("cancelled", format!("cancelled; besides, {lost}"))
@@ -124,6 +133,11 @@ async fn take_over(connection: &mut MySqlConnection, id: u64) -> sqlx::Result<Op
     tx.commit().await?;
     tracing::warn!(job.id = id, kind, state, "took a job from a lost worker");
     Ok(Some(Reaped { job_id: id, failed: state == "failed" }))
+}
+
+/// A kind that this worker does not know may be destructive: never guess that it is not.
+fn at_most_once(kind: &str) -> bool {
+    register::find(kind).is_none_or(|k| k.policy.at_most_once)
 }
 
 fn worker_lost(id: u64, kind: &str, node: &str, lost: &str, state: &str) -> Alert {

@@ -2,6 +2,7 @@
 
 use crate::queue::WorkerRow;
 use chrono::{DateTime, Utc};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{MySqlConnection, MySqlPool, Row};
 
 /// Announces this process.
@@ -48,6 +49,8 @@ pub struct LiveWorker {
     pub pid: u32,
     /// Queues it serves, comma separated.
     pub queues: String,
+    /// Jobs it runs at a time.
+    pub concurrency: u32,
     /// UTC.
     pub heartbeat_at: DateTime<Utc>,
 }
@@ -55,7 +58,7 @@ pub struct LiveWorker {
 /// Workers that were heard of in the last 30 seconds and have not stopped.
 pub async fn live(connection: &mut MySqlConnection) -> sqlx::Result<Vec<LiveWorker>> {
     let rows = sqlx::query(
-        "SELECT id, node, pid, queues, heartbeat_at FROM workers
+        "SELECT id, node, pid, queues, concurrency, heartbeat_at FROM workers
           WHERE heartbeat_at > UTC_TIMESTAMP(6) - INTERVAL 30 SECOND AND stopped_at IS NULL ORDER BY id",
     )
     .fetch_all(connection)
@@ -67,10 +70,20 @@ pub async fn live(connection: &mut MySqlConnection) -> sqlx::Result<Vec<LiveWork
                 node: r.try_get("node")?,
                 pid: r.try_get("pid")?,
                 queues: r.try_get("queues")?,
+                concurrency: r.try_get("concurrency")?,
                 heartbeat_at: r.try_get("heartbeat_at")?,
             })
         })
         .collect()
+}
+
+/// Kills the process of this host with this number and start time, if it is not our own; tells whether there was one.
+pub(super) fn kill(pid: u32, started: u64) -> bool {
+    if pid == std::process::id() || started == 0 || start_time(pid) != started {
+        return false;
+    }
+    // Its sessions have to end and its lock has to be got all the same, so a kill that fails loses nothing.
+    Pid::from_raw(pid as i32).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
 
 /// When the process started, in clock ticks after boot (proc(5), field 22 of `/proc/PID/stat`); 0 when there is none.
