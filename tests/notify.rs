@@ -213,6 +213,8 @@ async fn a_mail_server_that_is_down_costs_nothing_but_the_mail(flavour: Flavour)
     );
     let listed = app.run_enqueue(&["jobs", "--kind", "notify"]);
     assert!(listed.out.contains("mail: cannot reach the mail server"), "{listed:?}");
+    let checked = app.run_worker(&["check"]);
+    assert!(checked.out.contains("cannot reach the mail server 127.0.0.1"), "{checked:?}");
     assert!(app.control_value(&format!("SELECT error FROM job_history WHERE id = {}", waiting.id)).await.contains("cannot reach"));
 
     let dir = tempfile::tempdir().unwrap();

@@ -39,6 +39,8 @@ impl JobsArgs {
             let mut rows = Vec::new();
             for j in &jobs {
                 let note = match j.state {
+                    // Between two attempts, what went wrong says more than when the next one is.
+                    State::Available if j.attempt > 0 => j.error.clone().unwrap_or_default(),
                     State::Available => why_text(app, j, &waiting::why(&mut connection, j).await?),
                     State::Running => j.phase.clone().unwrap_or_default(),
                     _ => j.error.clone().unwrap_or_default(),

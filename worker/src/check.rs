@@ -7,7 +7,14 @@ use engine::{
     server::{Flavour, Server, ServerConfig},
     tools::Tool,
 };
-use jobs::{backup::directories, config::Config, job::explain, migrate, settings::Settings};
+use jobs::{
+    backup::directories,
+    config::{Config, mail::MailConfig},
+    job::explain,
+    migrate,
+    notify::mail::probe,
+    settings::Settings,
+};
 use serde::Serialize;
 use sqlx::MySqlConnection;
 
@@ -69,6 +76,13 @@ pub(crate) fn effective(config: &Config) -> Vec<(&'static str, String)> {
         ("time zone", config.timezone.to_string()),
         ("client tools", config.tools_dir.as_ref().map_or_else(|| "from PATH".to_owned(), |p| p.display().to_string())),
         ("compressing threads", config.threads.to_string()),
+        (
+            "mail",
+            match &config.mail {
+                MailConfig::Off(_) => "off".to_owned(),
+                MailConfig::Smtp(smtp) => format!("by {}:{}", smtp.host, smtp.port),
+            },
+        ),
         ("lease", format!("{} s", config.timing.lease.as_secs())),
     ]
 }
@@ -102,6 +116,7 @@ pub(crate) async fn check(config: &Config) -> Findings {
         _ => Settings::default(),
     };
     files(config, &settings, &mut findings);
+    mail(config, &mut findings).await;
     findings
 }
 
@@ -189,6 +204,18 @@ fn binlog(server: &Server, findings: &mut Findings) {
             format!("the server deletes its logs after {} days: a weekend without archiving leaves a hole", days.unwrap_or_default()),
         );
     }
+}
+
+/// Without mail, backups are made and nobody is told of their end but in Heratio: nothing that fails.
+async fn mail(config: &Config, findings: &mut Findings) {
+    let (level, text) = match &config.mail {
+        MailConfig::Off(why) => (Level::Warning, format!("off: {why}. Next: set it, or look at the notices in Heratio alone")),
+        MailConfig::Smtp(smtp) => match probe(smtp).await {
+            Ok(()) => (Level::Ok, format!("{}:{} lets us in", smtp.host, smtp.port)),
+            Err(error) => (Level::Warning, format!("{}. Next: correct the MAIL_* variables", explain(&error.into()))),
+        },
+    };
+    findings.add(level, "mail", text);
 }
 
 fn files(config: &Config, settings: &Settings, findings: &mut Findings) {
