@@ -281,7 +281,7 @@ async fn supervise(queue: Queue, claim: Claim, running: Running, mut run: JoinHa
     let keeper = {
         let (pool, claim, lease) = (queue.core.pool.clone(), claim.clone(), queue.timing.lease);
         let (progress, log, ended) = (running.control.progress.clone(), running.log.clone(), ended.clone());
-        tokio::spawn(keep(pool, claim, !policy.at_most_once, lease, progress, log, say, ended))
+        tokio::spawn(keep(pool, claim, lease, progress, log, say, ended))
     };
     tracing::info!(job.id = claim.id, kind = claim.kind, attempt = claim.attempt, "started");
     let (stop, result) = tokio::select! {

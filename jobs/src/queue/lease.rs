@@ -4,6 +4,7 @@
 use crate::{
     job::JobLog,
     queue::{Claim, text, timely},
+    register,
 };
 use engine::control::{Progress, Snapshot};
 use sqlx::MySqlPool;
@@ -29,8 +30,8 @@ pub enum Stop {
     TimeLimit,
 }
 
-/// Renews `claim` until `ended`, and says through `stop` why the work must stop, if it must. Only a `preemptible` job
-/// stops for one that preempts.
+/// Renews `claim` until `ended`, and says through `stop` why the work must stop, if it must. Only a repeatable
+/// job stops for one that preempts.
 ///
 /// The work must stop while the lease still holds: when the last renewal that succeeded was *sent* more than
 /// two thirds of a lease ago by this host's monotonic clock, this says [`Stop::LeaseLost`] and returns, and a
@@ -38,13 +39,13 @@ pub enum Stop {
 pub async fn keep(
     pool: MySqlPool,
     claim: Claim,
-    preemptible: bool,
     lease: Duration,
     progress: Arc<Progress>,
     log: JobLog,
     stop: mpsc::Sender<Stop>,
     ended: CancellationToken,
 ) {
+    let preemptible = register::find(&claim.kind).is_some_and(|k| !k.policy.at_most_once);
     // Nobody listens any more once the work has ended by itself.
     let say = |why| _ = stop.try_send(why);
     let tick = (lease / 12).clamp(Duration::from_millis(50), Duration::from_secs(1));

@@ -40,23 +40,15 @@ pub async fn reap(pool: &MySqlPool, config: &Config) -> sqlx::Result<Vec<Reaped>
     if uptime.1.parse().is_ok_and(|s| Duration::from_secs(s) < lease) {
         return Ok(Vec::new());
     }
-    let lost: Vec<(u64, u64, String, Option<u32>, Option<u64>, Option<String>)> = timely(
-        sqlx::query_as(
-            "SELECT j.id, j.fence, j.kind, w.pid, w.pid_started, w.node
-               FROM jobs j LEFT JOIN workers w ON w.id = j.worker_id
-              WHERE j.state = 'running' AND j.lease_until < UTC_TIMESTAMP(6) ORDER BY j.id LIMIT 100",
-        )
-        .fetch_all(&mut connection),
+    let lost: Vec<(u64, u64, String)> = timely(
+        sqlx::query_as("SELECT id, fence, kind FROM jobs WHERE state = 'running' AND lease_until < UTC_TIMESTAMP(6) ORDER BY id LIMIT 100")
+            .fetch_all(&mut connection),
     )
     .await?;
     let mut reaped = Vec::new();
-    for (id, fence, kind, pid, started, node) in lost {
-        if let (Some(pid), Some(started)) = (pid, started)
-            && node.as_ref() == Some(&config.node)
-            && at_most_once(&kind)
-            && workers::kill(pid, started)
-        {
-            tracing::warn!(job.id = id, pid, "killed the worker that lost its lease, since its job is destructive");
+    for (id, fence, kind) in lost {
+        if at_most_once(&kind) {
+            timely(kill_worker(&mut connection, id, &config.node)).await?;
         }
         if let Err(error) = end_sessions(pool, config, id, fence).await {
             let why = explain(&error);
@@ -77,6 +69,22 @@ pub async fn reap(pool: &MySqlPool, config: &Config) -> sqlx::Result<Vec<Reaped>
         }
     }
     Ok(reaped)
+}
+
+/// Kills the worker of a lost job if it still lives on this node.
+async fn kill_worker(connection: &mut MySqlConnection, id: u64, node: &str) -> sqlx::Result<()> {
+    let process: Option<(u32, u64)> =
+        sqlx::query_as("SELECT w.pid, w.pid_started FROM jobs j JOIN workers w ON w.id = j.worker_id WHERE j.id = ? AND w.node = ?")
+            .bind(id)
+            .bind(node)
+            .fetch_optional(connection)
+            .await?;
+    if let Some((pid, started)) = process
+        && workers::kill(pid, started)
+    {
+        tracing::warn!(job.id = id, pid, "killed the worker that lost its lease, since its job is destructive");
+    }
+    Ok(())
 }
 
 async fn take_over(connection: &mut MySqlConnection, id: u64) -> sqlx::Result<Option<Reaped>> {
