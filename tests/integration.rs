@@ -11,6 +11,7 @@ mod crash;
 mod failures;
 mod health;
 mod line;
+mod load;
 mod migrate;
 mod nodes;
 mod notify;

@@ -252,6 +252,25 @@ pub fn read_manifest(path: &Path) -> Result<Option<Manifest>, ArchiveError> {
     serde_json::from_reader(flate2::read::GzDecoder::new(&packed[..])).map(Some).map_err(|e| damaged(&e.to_string()))
 }
 
+/// Reads a part of an archive's content, which begins and ends where members do, as sections do.
+pub fn read_part(path: &Path, manifest: &Manifest, start: u64, end: u64) -> Result<impl Read + Send + use<>, ArchiveError> {
+    let damaged = |reason: &str| ArchiveError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
+    let (mut raw, mut packed) = (0, 0);
+    let mut place = |wanted: u64, members: &mut std::slice::Iter<'_, (u64, u64)>| {
+        while raw < wanted {
+            let (uncompressed, compressed) = members.next().ok_or_else(|| damaged("a section lies outside its members"))?;
+            (raw, packed) = (raw + uncompressed, packed + compressed);
+        }
+        if raw == wanted { Ok(packed) } else { Err(damaged("a section does not begin with a member")) }
+    };
+    let mut members = manifest.members.iter();
+    let first = place(start, &mut members)?;
+    let last = place(end, &mut members)?;
+    let mut file = File::open(path).map_err(ArchiveError::io("open", path))?;
+    file.seek(SeekFrom::Start(first)).map_err(ArchiveError::io("read", path))?;
+    Ok(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, file.take(last - first))))
+}
+
 /// The file, counted and hashed on its way to the disk.
 struct HashingFile {
     file: File,

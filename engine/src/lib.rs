@@ -10,6 +10,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod gzip;
 pub mod identity;
+pub mod load;
 pub mod manifest;
 pub mod option_file;
 pub mod paths;

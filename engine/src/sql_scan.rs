@@ -164,6 +164,11 @@ impl Scanner {
         self.semicolon.map_or(settled, |start| start.min(settled))
     }
 
+    /// Whether the stream may end here: no statement has begun and not ended.
+    pub fn is_between(&self) -> bool {
+        self.mode == Mode::Between && matches!(self.lex, Lex::Code | Lex::Line)
+    }
+
     /// Offset of the next byte.
     pub fn position(&self) -> u64 {
         self.pos
@@ -403,6 +408,9 @@ impl Scanner {
     fn end_statement(&mut self, events: &mut Vec<Event>) {
         if self.mode == Mode::Head {
             self.understand(events);
+        }
+        if self.mode != Mode::Between {
+            events.push(Event::Statement { start: self.head_start, end: self.pos + 1 - self.delimiter.len() as u64 });
         }
         if self.rows > 0 {
             events.push(Event::Rows { table: self.table.clone(), rows: self.rows });

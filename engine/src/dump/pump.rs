@@ -143,7 +143,11 @@ impl Content {
             }
             Event::Position { file, pos } => self.position = Some((file, pos)),
             Event::Gtids { set, at_position: true } => self.gtids = Some(set),
-            Event::Gtids { .. } | Event::Section { .. } | Event::SessionBinlog { .. } | Event::StraySemicolon { .. } => {}
+            Event::Statement { .. }
+            | Event::Gtids { .. }
+            | Event::Section { .. }
+            | Event::SessionBinlog { .. }
+            | Event::StraySemicolon { .. } => {}
         }
     }
 

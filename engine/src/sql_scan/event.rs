@@ -19,6 +19,13 @@ pub enum Event {
         /// Its name, without quotes.
         name: String,
     },
+    /// A statement ended.
+    Statement {
+        /// Its first byte, counted from the dump's start; comments before it do not belong to it.
+        start: u64,
+        /// One past its last byte, its delimiter left out.
+        end: u64,
+    },
     /// A statement inserts rows.
     Rows {
         /// The table's name, without quotes.

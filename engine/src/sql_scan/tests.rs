@@ -16,8 +16,9 @@ fn lines(events: &[Event]) -> Vec<String> {
         Event::Gtids { set, at_position } => format!("gtids {set} {at_position}"),
         Event::SessionBinlog { start } => format!("{start} session binlog"),
         Event::StraySemicolon { start } => format!("{start} stray semicolon"),
+        Event::Statement { start, end } => format!("{start} to {end}"),
     };
-    events.iter().map(line).collect()
+    events.iter().filter(|event| !matches!(event, Event::Statement { .. })).map(line).collect()
 }
 
 fn rows(sql: &str) -> Vec<(String, u64)> {
