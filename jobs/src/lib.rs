@@ -17,6 +17,6 @@ pub mod register;
 pub mod schedule;
 pub mod settings;
 pub mod state;
-#[cfg(debug_assertions)]
+#[cfg(any(debug_assertions, feature = "test-kinds"))]
 pub mod test_kinds;
 pub mod units;

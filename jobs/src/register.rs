@@ -11,12 +11,14 @@ use crate::{
 pub const KINDS: &[Kind] = &[
     Kind::of::<Backup>(),
     Kind::of::<Notify>(),
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, feature = "test-kinds"))]
     Kind::of::<crate::test_kinds::TestRepeatable>(),
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, feature = "test-kinds"))]
     Kind::of::<crate::test_kinds::TestDestructive>(),
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, feature = "test-kinds"))]
     Kind::of::<crate::test_kinds::TestUnique>(),
+    #[cfg(any(debug_assertions, feature = "test-kinds"))]
+    Kind::of::<crate::test_kinds::TestNothing>(),
 ];
 
 /// A kind without its payload type.

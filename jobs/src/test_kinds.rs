@@ -1,4 +1,4 @@
-//! Kinds for the tests of the queue, in debug builds only. They stand in for kinds that are slow to set up.
+//! Kinds for the tests of the queue and for its bench: in debug builds, and in release builds with the feature `test-kinds`.
 
 use crate::{
     component::Component,
@@ -128,6 +128,31 @@ impl Job for TestUnique {
     const DESCRIPTION: &'static str = "For tests: nothing, once";
     const POLICY: Policy = Policy { unique: true, notify: Tell::Never, ..Policy::repeatable() };
     const FIELDS: &'static [Field] = &[Field::optional("archive", Shape::Archive), Field::optional("word", Shape::Text)];
+
+    async fn run(&self, _: &Context) -> anyhow::Result<Done> {
+        Ok(Done::completed(json!({})))
+    }
+}
+
+/// Does nothing: what is left is the queue's own cost.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TestNothing {
+    /// Tells one from another.
+    pub label: Option<String>,
+    /// What it needs for itself.
+    pub resources: Vec<Component>,
+}
+
+impl Job for TestNothing {
+    const KIND: &'static str = "test_nothing";
+    const DESCRIPTION: &'static str = "For tests: nothing";
+    const POLICY: Policy = Policy { notify: Tell::Never, ..Policy::repeatable() };
+    const FIELDS: &'static [Field] = &[Field::optional("label", Shape::Text), Field::optional("resources", Shape::Components)];
+
+    fn resources(&self) -> Vec<Component> {
+        self.resources.clone()
+    }
 
     async fn run(&self, _: &Context) -> anyhow::Result<Done> {
         Ok(Done::completed(json!({})))

@@ -37,7 +37,7 @@ pub(crate) struct RunOptions {
 /// signal, they are told to stop, and repeatable ones are put back.
 pub(crate) async fn work(config: Config, options: RunOptions) -> anyhow::Result<()> {
     let config = Arc::new(config);
-    let core = Core::start(&config.control, options.concurrency as u32 + 4, config.timing.lease)?;
+    let core = Core::start(&config.control, options.concurrency as u32 * 2 + 4, config.timing.lease)?;
     let pool = queue::pool(&config.control, options.concurrency as u32 * 2 + 2, config.timing.lease);
     let worker = wait_for_schema(&core, &config, &options).await?;
     tracing::info!(worker.id = worker.id, node = worker.node, queues = ?worker.queues, "worker started");

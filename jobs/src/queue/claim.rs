@@ -58,10 +58,9 @@ pub async fn claim(pool: &MySqlPool, worker: &WorkerRow, lease: Duration) -> sql
 
 /// Up to ten jobs that could start now, first in the line first. Reads without locks; [`take`] looks again under them.
 async fn candidates(connection: &mut MySqlConnection, worker: &WorkerRow) -> sqlx::Result<Vec<u64>> {
-    let queues = vec!["?"; worker.queues.len()].join(", ");
-    let sql = format!(
-        "SELECT j.id FROM jobs j
-          WHERE j.state = 'available' AND j.queue IN ({queues}) AND j.run_at <= UTC_TIMESTAMP(6)
+    // One SELECT per queue: each reads the index `claim` in its order and stops at the tenth, however many wait.
+    let line = "(SELECT j.id, j.priority FROM jobs j
+          WHERE j.state = 'available' AND j.queue = ? AND j.run_at <= UTC_TIMESTAMP(6)
             AND NOT EXISTS (
               SELECT 1 FROM job_resources mine
                 JOIN job_resources theirs ON theirs.resource = mine.resource AND theirs.job_id <> mine.job_id
@@ -72,8 +71,9 @@ async fn candidates(connection: &mut MySqlConnection, worker: &WorkerRow) -> sql
                           AND (o.priority < j.priority OR (o.priority = j.priority AND o.id < j.id))
                           AND EXISTS (SELECT 1 FROM workers w WHERE w.heartbeat_at > UTC_TIMESTAMP(6) - INTERVAL 30 SECOND
                                          AND w.stopped_at IS NULL AND FIND_IN_SET(o.queue, w.queues)))))
-          ORDER BY j.priority, j.id LIMIT 10"
-    );
+          ORDER BY j.priority, j.id LIMIT 10)";
+    let lines = vec![line; worker.queues.len()].join(" UNION ALL ");
+    let sql = format!("SELECT id FROM ({lines}) AS waiting ORDER BY priority, id LIMIT 10");
     let mut query = sqlx::query_scalar(AssertSqlSafe(sql));
     for queue in &worker.queues {
         query = query.bind(queue);

@@ -58,21 +58,28 @@ pub async fn finish(pool: &MySqlPool, claim: &Claim, verdict: &Verdict, log: &Jo
         if let Err(error) = write_log(pool, claim, log).await {
             tracing::warn!(job.id = claim.id, %error, "cannot write the job's log yet");
         }
-        // Longer than one statement's bound: catalog rows may be thousands.
-        match tokio::time::timeout(Duration::from_secs(60), write(pool, claim, verdict)).await {
-            Ok(Ok(written)) => return written,
-            Ok(Err(error)) => tracing::warn!(job.id = claim.id, %error, "cannot write the job's outcome yet; trying again"),
-            Err(_) => tracing::warn!(job.id = claim.id, "writing the job's outcome took over 60 s; trying again"),
+        match write_in_time(pool, claim, verdict).await {
+            Ok(written) => return written,
+            Err(error) => tracing::warn!(job.id = claim.id, %error, "cannot write the job's outcome yet; trying again"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }
 }
 
-async fn write(pool: &MySqlPool, claim: &Claim, verdict: &Verdict) -> sqlx::Result<Written> {
-    // Detached, since a call that is cut off by its time limit leaves the session unusable.
-    let mut connection = timely(pool.acquire()).await?.detach();
-    let mut tx = sqlx::Connection::begin(&mut connection).await?;
+async fn write_in_time(pool: &MySqlPool, claim: &Claim, verdict: &Verdict) -> sqlx::Result<Written> {
+    let mut connection = timely(pool.acquire()).await?;
+    // Longer than one statement's bound: catalog rows may be thousands.
+    let written = tokio::time::timeout(Duration::from_secs(60), write(&mut connection, claim, verdict)).await;
+    if !matches!(written, Ok(Ok(_))) {
+        // What was cut off leaves the session in the middle of an exchange: never reuse it.
+        connection.detach();
+    }
+    written.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "it took over 60 s"))))
+}
+
+async fn write(connection: &mut MySqlConnection, claim: &Claim, verdict: &Verdict) -> sqlx::Result<Written> {
+    let mut tx = sqlx::Connection::begin(&mut *connection).await?;
     let updated = match verdict {
         Verdict::Final { state, result, error, .. } => {
             sqlx::query(
@@ -105,7 +112,7 @@ async fn write(pool: &MySqlPool, claim: &Claim, verdict: &Verdict) -> sqlx::Resu
     };
     if updated.rows_affected() == 0 {
         tx.rollback().await?;
-        return already_written(&mut connection, claim, verdict).await;
+        return already_written(connection, claim, verdict).await;
     }
     if let Verdict::Final { state, writes, follow_ups, .. } = verdict {
         if let Some(writes) = writes {
