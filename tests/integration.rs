@@ -10,6 +10,7 @@ mod backup;
 mod crash;
 mod failures;
 mod health;
+mod history;
 mod line;
 mod load;
 mod migrate;

@@ -21,6 +21,7 @@
 //! | `BACKUP_SPOOL_DIR` | where notifications are spooled, if it exists (default `/var/spool/workbench/notifications`) |
 //! | `BACKUP_DISK_ALERT_PERCENT` | how full the backup directory's disk may be before people are told (default 90; 0: never) |
 //! | `BACKUP_MAX_AGE_HOURS` | how old the newest database backup may be before people are told (default 26; 0: never) |
+//! | `BACKUP_HISTORY_DAYS` | days for which ended jobs stay in the history (default 400; 0: for ever) |
 //! | `MAIL_*` | see [`mail`] |
 //!
 //! Every secret, and every URL that holds one, has a `_FILE` variant that names a file with the value.
@@ -104,6 +105,8 @@ pub struct Config {
     pub disk_alert_percent: u8,
     /// How old the newest database backup may be, in hours; 0: not looked at.
     pub max_age_hours: u32,
+    /// For how many days ended jobs stay in the history; 0: for ever.
+    pub history_days: u32,
 }
 
 /// The environment as the programs see it: the process's variables, then the dotenv file's.
@@ -196,6 +199,10 @@ impl Config {
         if disk_alert_percent > 100 {
             return Err(invalid("BACKUP_DISK_ALERT_PERCENT", format!("`{disk_alert_percent}` is more than 100 percent")));
         }
+        let history_days = env.number("BACKUP_HISTORY_DAYS", 400u32, 0)?;
+        if history_days > 36_500 {
+            return Err(invalid("BACKUP_HISTORY_DAYS", format!("`{history_days}` is more than 36500 days; 0 keeps the history for ever")));
+        }
         let config = Self {
             control: control(env)?,
             application: application(env)?,
@@ -225,6 +232,7 @@ impl Config {
             spool_dir: env.path("BACKUP_SPOOL_DIR")?.unwrap_or_else(|| "/var/spool/workbench/notifications".into()),
             disk_alert_percent,
             max_age_hours: env.number("BACKUP_MAX_AGE_HOURS", 26, 0)?,
+            history_days,
         };
         if config.control.schema.starts_with(&config.schema_prefix) {
             return Err(invalid(
@@ -394,6 +402,8 @@ mod tests {
             ("BACKUP_SCHEMA_PREFIX", "Bad-"),
             ("BACKUP_DISK_ALERT_PERCENT", "101"),
             ("BACKUP_MAX_AGE_HOURS", "a day"),
+            ("BACKUP_HISTORY_DAYS", "-1"),
+            ("BACKUP_HISTORY_DAYS", "36501"),
         ] {
             let text = error(&[CONTROL, app, (name, value)]);
             assert!(text.contains(name), "{text}");

@@ -84,6 +84,7 @@ pub(crate) fn effective(config: &Config) -> Vec<(&'static str, String)> {
             },
         ),
         ("lease", format!("{} s", config.timing.lease.as_secs())),
+        ("history", if config.history_days == 0 { "kept for ever".to_owned() } else { format!("{} days", config.history_days) }),
     ]
 }
 

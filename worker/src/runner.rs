@@ -12,11 +12,13 @@ use jobs::{
     queue::{
         self, Claim,
         backend::{Core, MakeContext, MySqlBackend, Outcome, Queue, Running, run},
+        prune::{Pruned, prune},
         reap::reap,
         workers,
     },
     schedule,
 };
+use sqlx::MySqlPool;
 use std::{sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -139,7 +141,7 @@ fn watch_signals(stopping: CancellationToken, expired: CancellationToken, grace:
     }))
 }
 
-/// What every worker does beside its jobs: heartbeat, reaping, sweeping its own node, and looking for trouble hourly.
+/// What every worker does beside its jobs: heartbeat, reaping, sweeping its own node, and hourly looking for trouble and pruning old history.
 async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: CancellationToken) {
     let lease = config.timing.lease;
     // A lost job is found at most a quarter of a lease late.
@@ -166,8 +168,9 @@ async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: Cancellation
             sweep_at = tokio::time::Instant::now() + beat * 6;
         }
         if tokio::time::Instant::now() >= look_at {
-            // Beside the heartbeat: it waits for the application database and for disks.
+            // Beside the heartbeat: they wait for the application database, for disks, and for many rows.
             drop(tokio::spawn(health::look(core.pool.clone(), config.clone())));
+            drop(tokio::spawn(prune_history(core.pool.clone(), config.history_days)));
             look_at = tokio::time::Instant::now() + Duration::from_secs(3600);
         }
         tokio::select! {
@@ -214,5 +217,13 @@ async fn tidy(core: &Core, node: &str) {
             }
         }
         Err(error) => tracing::warn!(%error, "cannot sweep what ended attempts left"),
+    }
+}
+
+async fn prune_history(pool: MySqlPool, days: u32) {
+    match prune(&pool, days).await {
+        Ok(Pruned { jobs: 0, workers: 0 }) => {}
+        Ok(Pruned { jobs, workers }) => tracing::info!(jobs, workers, "pruned history of more than {days} days"),
+        Err(error) => tracing::warn!(%error, "cannot prune old history; it is tried again in an hour"),
     }
 }

@@ -114,12 +114,14 @@ async fn take(connection: &mut MySqlConnection, id: u64, worker: &WorkerRow, lea
         tx.rollback().await?;
         return Ok(None);
     }
-    sqlx::query("UPDATE resources SET job_id = ?, fence = ? WHERE resource IN (SELECT resource FROM job_resources WHERE job_id = ?)")
-        .bind(id)
-        .bind(claim.fence)
-        .bind(id)
-        .execute(&mut *tx)
-        .await?;
+    if !held.is_empty() {
+        sqlx::query("UPDATE resources SET job_id = ?, fence = ? WHERE resource IN (SELECT resource FROM job_resources WHERE job_id = ?)")
+            .bind(id)
+            .bind(claim.fence)
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+    }
     sqlx::query(
         "UPDATE jobs SET state = 'running', attempt = ?, fence = ?, worker_id = ?, node = ?, started_at = UTC_TIMESTAMP(6),
                 lease_until = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND,

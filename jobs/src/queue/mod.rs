@@ -7,6 +7,7 @@
 //! - [`reap`]: a job whose lease ran out is taken from its worker, by its kind's policy.
 //! - [`backend`]: the glue that makes apalis run it.
 //! - [`history`]: what people read, and what they may do: cancel, retry, move.
+//! - [`mod@prune`]: history that is too old goes.
 //! - [`waiting`]: what a waiting job waits for.
 //!
 //! Locks are always taken in the order jobs row, then `resources` rows by name, so no two of these
@@ -18,6 +19,7 @@ pub mod enqueue;
 pub mod finish;
 pub mod history;
 pub mod lease;
+pub mod prune;
 pub mod reap;
 pub mod waiting;
 pub mod workers;
