@@ -206,6 +206,12 @@ async fn old_history_goes_and_what_is_needed_stays(flavour: Flavour) {
          VALUES ('leap_day', '0 0 29 2 *', 'backup', '{{}}', TRUE, 'test', '2024-02-29', {by_hand})"
     ))
     .await;
+    let (of_archive, of_backup) = (ended(&app, "test_repeatable", 500).await, ended(&app, "test_repeatable", 500).await);
+    app.control_sql(&format!(
+        "INSERT INTO archives (backup_id, job_id, fence, component, state, node, directory, file_name) VALUES (1, {of_archive}, 1, 'uploads', 'failed', 'node1', '/', 'x');
+         INSERT INTO backups (job_id, state, node, stamp, started_at) VALUES ({of_backup}, 'failed', 'node1', '2001-01-01_000000', '2001-01-01')"
+    ))
+    .await;
     let untold = ended(&app, "test_repeatable", 500).await;
     app.control_sql(&format!(
         "INSERT INTO jobs (kind, payload, requested_by, requested_from, unique_key, run_at)
@@ -237,7 +243,23 @@ async fn old_history_goes_and_what_is_needed_stays(flavour: Flavour) {
     let pruned = prune(&pool, 400).await.unwrap();
 
     let gone = [told, old, older_slot, unique];
-    let kept = [backup, young, waits, runs, alert, holder, by_hand, slot, newest_backup, untold, telling, newest_unique, newest_repeatable];
+    let kept = [
+        backup,
+        young,
+        waits,
+        runs,
+        alert,
+        holder,
+        by_hand,
+        slot,
+        newest_backup,
+        of_archive,
+        of_backup,
+        untold,
+        telling,
+        newest_unique,
+        newest_repeatable,
+    ];
     let mut left = kept.to_vec();
     left.sort_unstable();
     assert_eq!(ids(&app).await, left, "{pruned:?}");

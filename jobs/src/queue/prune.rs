@@ -4,11 +4,11 @@
 //! while it is the newest of its kind, while a notification of its end waits, and while it is the job of the newest
 //! slot of a schedule, since a slot has one job ever.
 //!
-//! Any number of workers may prune at once: rows that another one is deleting are skipped, not waited for. A session
-//! never locks anything but ended jobs, in the order of their numbers, and what belongs to them.
+//! Any number of workers may try at once: one prunes, by a named lock of the server, and the others leave it to that one.
+//! Two at a time would deadlock where one deletes a job's lines and the other the job.
 
 use crate::queue::timely;
-use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, QueryBuilder};
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use std::{io, time::Duration};
 
 /// Columns that refer to a job without being a part of its history: whoever reads the row may want to see the job.
@@ -19,11 +19,11 @@ pub const REFERRING: &[(&str, &str)] =
 
 /// Jobs or workers that one look finds.
 const FOUND: u32 = 1000;
-/// Jobs that one transaction deletes.
+/// Jobs that one statement deletes.
 const JOBS: usize = 100;
 /// Lines of log that one statement deletes.
 const LINES: u64 = 1000;
-/// Longest wait for one look or one transaction.
+/// Longest wait for one statement.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What was deleted.
@@ -35,35 +35,41 @@ pub struct Pruned {
     pub workers: u64,
 }
 
-/// Deletes what ended more than `days` days ago and is not needed any more; 0: nothing.
+/// Deletes what ended more than `days` days ago and is not needed any more; 0 days, or another worker that is doing it: nothing.
 pub async fn prune(pool: &MySqlPool, days: u32) -> sqlx::Result<Pruned> {
     let mut pruned = Pruned::default();
     if days == 0 {
         return Ok(pruned);
     }
-    // Detached: a call that is cut off by its time limit leaves the session unusable.
+    // Detached: the lock ends with the session, and so does whatever a time limit cut off.
     let mut connection = timely(pool.acquire()).await?.detach();
+    let lock = "SELECT GET_LOCK(CONCAT('heratio_backup_prune ', LEFT(SHA2(DATABASE(), 256), 40)), 0)";
+    if timely(sqlx::query_scalar::<_, Option<i64>>(lock).fetch_one(&mut connection)).await? != Some(1) {
+        return Ok(pruned);
+    }
     loop {
         let found = in_time(old_jobs(&mut connection, days)).await?;
         let mut deleted = 0;
         for ids in found.chunks(JOBS) {
             while in_time(delete_log(&mut connection, ids)).await? == LINES {}
-            deleted += in_time(delete_jobs(&mut connection, ids)).await?;
+            deleted += in_time(delete(&mut connection, "DELETE FROM jobs WHERE finished_at IS NOT NULL AND id IN (", ids)).await?;
         }
         pruned.jobs += deleted;
-        // None found, or all of them are being deleted by others.
         if deleted == 0 {
             break;
         }
     }
-    pruned.workers = in_time(delete_workers(&mut connection, days)).await?;
+    let found = in_time(old_workers(&mut connection, days)).await?;
+    if !found.is_empty() {
+        pruned.workers = in_time(delete(&mut connection, "DELETE FROM workers WHERE id IN (", &found)).await?;
+    }
     Ok(pruned)
 }
 
 async fn in_time<T>(call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     tokio::time::timeout(TIMEOUT, call)
         .await
-        .unwrap_or_else(|_| Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "it took over 60 s; the next look goes on"))))
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "a statement took over 60 s"))))
 }
 
 /// The oldest jobs that may go. Reads without locks: what refers to a job appears while it runs, so none is missed.
@@ -87,37 +93,30 @@ async fn old_jobs(connection: &mut MySqlConnection, days: u32) -> sqlx::Result<V
 
 /// Deletes some of the jobs' lines, and says how many: one job may have said thousands.
 async fn delete_log(connection: &mut MySqlConnection, jobs: &[u64]) -> sqlx::Result<u64> {
-    let mut query = QueryBuilder::new("DELETE FROM job_log WHERE job_id IN");
-    query.push_tuples(jobs, |mut row, id| {
-        row.push_bind(*id);
-    });
+    let mut query = with_ids("DELETE FROM job_log WHERE job_id IN (", jobs);
     query.push(" LIMIT ").push_bind(LINES);
     Ok(query.build().execute(connection).await?.rows_affected())
 }
 
-async fn delete_jobs(connection: &mut MySqlConnection, ids: &[u64]) -> sqlx::Result<u64> {
-    let mut tx = connection.begin().await?;
-    let mut query = QueryBuilder::new("SELECT id FROM jobs WHERE finished_at IS NOT NULL AND id IN");
-    query.push_tuples(ids, |mut row, id| {
-        row.push_bind(*id);
-    });
-    query.push(" ORDER BY id FOR UPDATE SKIP LOCKED");
-    let locked: Vec<u64> = query.build_query_scalar().fetch_all(&mut *tx).await?;
-    if !locked.is_empty() {
-        let mut query = QueryBuilder::new("DELETE FROM jobs WHERE id IN");
-        query.push_tuples(&locked, |mut row, id| {
-            row.push_bind(*id);
-        });
-        query.build().execute(&mut *tx).await?;
+async fn delete(connection: &mut MySqlConnection, sql: &str, ids: &[u64]) -> sqlx::Result<u64> {
+    Ok(with_ids(sql, ids).build().execute(connection).await?.rows_affected())
+}
+
+/// The statement up to its list of numbers, and the list.
+fn with_ids(sql: &str, ids: &[u64]) -> QueryBuilder<MySql> {
+    let mut query = QueryBuilder::new(sql);
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(*id);
     }
-    tx.commit().await?;
-    Ok(locked.len() as u64)
+    query.push(")");
+    query
 }
 
 /// Workers of which nothing was heard for so long, unless an attempt that is kept names them, or they are their node's
 /// newest: it says when that node was last heard of.
-async fn delete_workers(connection: &mut MySqlConnection, days: u32) -> sqlx::Result<u64> {
-    let old: Vec<u64> = sqlx::query_scalar(
+async fn old_workers(connection: &mut MySqlConnection, days: u32) -> sqlx::Result<Vec<u64>> {
+    sqlx::query_scalar(
         "SELECT w.id FROM workers w
           WHERE w.heartbeat_at < UTC_TIMESTAMP(6) - INTERVAL ? DAY
             AND w.id NOT IN (SELECT MAX(newest.id) FROM workers newest GROUP BY newest.node)
@@ -126,14 +125,6 @@ async fn delete_workers(connection: &mut MySqlConnection, days: u32) -> sqlx::Re
     )
     .bind(days)
     .bind(FOUND)
-    .fetch_all(&mut *connection)
-    .await?;
-    if old.is_empty() {
-        return Ok(0);
-    }
-    let mut query = QueryBuilder::new("DELETE FROM workers WHERE id IN");
-    query.push_tuples(&old, |mut row, id| {
-        row.push_bind(*id);
-    });
-    Ok(query.build().execute(connection).await?.rows_affected())
+    .fetch_all(connection)
+    .await
 }
