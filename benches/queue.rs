@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use jobs::{
     config::{Config, Env},
-    queue::{self, NewJob, claim::claim, enqueue, workers},
+    queue::{self, NewJob, claim::claim, enqueue, prune::prune, workers},
     register,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -63,7 +63,8 @@ async fn main() -> anyhow::Result<()> {
     }
     bench.fill_history().await?;
     bench.fetches(bench.options.history).await?;
-    bench.completion_rate(1, bench.options.history).await
+    bench.completion_rate(1, bench.options.history).await?;
+    bench.prune().await
 }
 
 struct Bench {
@@ -153,12 +154,10 @@ impl Bench {
             }
         }
         latencies.sort_by(f64::total_cmp);
-        println!(
-            "enqueue to start, idle, BACKUP_POLL_MS={poll}: p50 {:.0} ms, p99 {:.0} ms, worst {:.0} ms ({} jobs)",
-            percentile(&latencies, 0.5),
-            percentile(&latencies, 0.99),
-            percentile(&latencies, 1.0),
-            latencies.len()
+        let at = |share| percentile(&latencies, share);
+        row(
+            &format!("enqueue to start, idle, BACKUP_POLL_MS={poll}, {} jobs", latencies.len()),
+            &format!("p50 {:.0} ms, p99 {:.0} ms, worst {:.0} ms", at(0.5), at(0.99), at(1.0)),
         );
         Ok(())
     }
@@ -252,7 +251,7 @@ impl Bench {
             if let Some(job) = &job {
                 self.enqueue(waiting, job).await?;
             }
-            let (mut rows, mut millis, mut detail) = (Vec::new(), Vec::new(), String::new());
+            let (mut rows, mut millis) = (Vec::new(), Vec::new());
             // The first look prepares its statements.
             for look in 0..12 {
                 let (before, start) = (handler_reads(&pool).await?, Instant::now());
@@ -260,23 +259,31 @@ impl Bench {
                 millis.push(start.elapsed().as_secs_f64() * 1e3);
                 let after = handler_reads(&pool).await?;
                 if look > 0 {
-                    rows.push(after.iter().zip(&before).map(|(a, b)| a.1 - b.1).sum::<i64>() as f64);
-                    detail = after
-                        .iter()
-                        .zip(&before)
-                        .filter(|(a, b)| a.1 > b.1)
-                        .map(|(a, b)| format!("{} {}", a.0, a.1 - b.1))
-                        .collect::<Vec<_>>()
-                        .join(", ");
+                    rows.push((after - before) as f64);
                 }
                 ensure!(claimed.is_some() == job.is_some(), "a look found {claimed:?} where {what}");
                 if let Some(claimed) = claimed {
                     self.put_back(claimed.id).await?;
                 }
             }
-            println!("rows read per look, {what}, {history} jobs of history: {:.0} ({:.2} ms; {detail})", median(rows), median(millis));
+            row(
+                &format!("rows read by one look, {what}, {history} jobs of history"),
+                &format!("{:.0} in {:.2} ms", median(rows), median(millis)),
+            );
             self.empty_queue().await?;
         }
+        Ok(())
+    }
+
+    /// How fast old history goes; it spans a week.
+    async fn prune(&self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let jobs = prune(&self.pool, 6).await?.jobs;
+        let seconds = start.elapsed().as_secs_f64();
+        row(
+            &format!("prune {jobs} jobs of {}, each with a line of log", self.options.history),
+            &format!("{:.0} jobs per second", jobs as f64 / seconds),
+        );
         Ok(())
     }
 
@@ -299,11 +306,8 @@ impl Bench {
             tokio::time::sleep(Duration::from_secs(self.options.idle_seconds)).await;
             // Less the question itself.
             let asked = self.questions().await? - before - 1;
-            println!(
-                "queries per second of an idle worker{}: {:.1}",
-                args.iter().map(|a| format!(" with {a}")).collect::<String>(),
-                asked as f64 / start.elapsed().as_secs_f64()
-            );
+            let with: String = args.iter().map(|a| format!(" with {a}")).collect();
+            row(&format!("queries of an idle worker{with}"), &format!("{:.1} per second", asked as f64 / start.elapsed().as_secs_f64()));
         }
         Ok(())
     }
@@ -336,7 +340,7 @@ impl Bench {
         ))
         .await?;
         self.pool.execute("ANALYZE TABLE jobs, job_attempts, job_resources").await?;
-        println!("(made {made} jobs of history in {:.0} s)", start.elapsed().as_secs_f64());
+        row(&format!("(making {made} jobs of history)"), &format!("{:.0} s", start.elapsed().as_secs_f64()));
         Ok(())
     }
 }
@@ -385,14 +389,13 @@ async fn claim_and_finish(mut connection: MySqlConnection, worker: u64) -> sqlx:
     }
 }
 
-async fn handler_reads(pool: &MySqlPool) -> anyhow::Result<Vec<(String, i64)>> {
-    let rows = pool.fetch_all("SHOW SESSION STATUS LIKE 'Handler\\_read\\_%'").await?;
-    rows.iter()
-        .map(|row| {
-            let name: String = row.try_get(0)?;
-            Ok((name.trim_start_matches("Handler_read_").to_owned(), row.try_get::<String, _>(1)?.parse()?))
-        })
-        .collect()
+/// Rows that the session has read so far, by whatever way.
+async fn handler_reads(pool: &MySqlPool) -> anyhow::Result<i64> {
+    let mut sum = 0;
+    for row in pool.fetch_all("SHOW SESSION STATUS LIKE 'Handler\\_read\\_%'").await? {
+        sum += row.try_get::<String, _>(1)?.parse::<i64>()?;
+    }
+    Ok(sum)
 }
 
 fn job(payload: &str) -> anyhow::Result<NewJob> {
@@ -404,9 +407,13 @@ fn nothing() -> anyhow::Result<NewJob> {
     job("{}")
 }
 
+fn row(what: &str, value: &str) {
+    println!("{what:<78} {value}");
+}
+
 fn report(what: &str, ours: Vec<f64>, floor: Vec<f64>) {
     let (ours, floor) = (median(ours), median(floor));
-    println!("{what}: {ours:.0} jobs per second, floor {floor:.0}, ratio {:.2}", floor / ours);
+    row(what, &format!("{ours:.0} jobs per second, floor {floor:.0}, ratio {:.2}", floor / ours));
 }
 
 /// Of sorted values.
