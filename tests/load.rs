@@ -10,7 +10,7 @@ use engine::{
 };
 use jobs::{backup::Backup, component::Component};
 use sqlx::Row;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A schema with a large table, foreign keys in a circle, code of every sort, and values that are easily broken.
 async fn fill(app: &TestApp) {
@@ -38,7 +38,7 @@ async fn archive(app: &mut TestApp) -> PathBuf {
     app.backups_dir().join(result["files"][0]["file_name"].as_str().unwrap())
 }
 
-async fn load_with(app: &TestApp, archive: &PathBuf, schema: &str, connections: usize, code: Code) -> Loaded {
+async fn load_with(app: &TestApp, archive: &Path, schema: &str, connections: usize, code: Code) -> Loaded {
     app.server.client(&format!("DROP DATABASE IF EXISTS `{schema}`; CREATE DATABASE `{schema}`"));
     let config = engine::server::ServerConfig { schema: schema.to_owned(), ..app.config().application };
     let mut sessions = Vec::new();
