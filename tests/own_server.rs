@@ -38,6 +38,8 @@ async fn the_readmes_lines_work_as_they_stand(flavour: Flavour) {
         .lines()
         .map(|line| match values.iter().find(|(name, _)| line.starts_with(name)) {
             Some((name, value)) => format!("{name}{value}"),
+            // Done with warnings: no mail server is named.
+            None if line == "worker check" => "worker check || test $? -eq 3".to_owned(),
             None => line.to_owned(),
         })
         .collect();
