@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod control;
+pub mod cut_over;
 pub mod dump;
 pub mod files;
 pub mod fingerprint;
@@ -22,4 +23,6 @@ pub mod sessions;
 mod socket_login;
 pub mod sql;
 pub mod sql_scan;
+pub mod stored_code;
 pub mod tools;
+pub mod verify;

@@ -5,12 +5,18 @@ use crate::{
     component::Component,
     job::{BoxFuture, Context, Done, Field, Job, Policy},
     notify::Notify,
+    restore::Restore,
+    restore_plan::RestorePlan,
+    undo::Undo,
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
 pub const KINDS: &[Kind] = &[
     Kind::of::<Backup>(),
     Kind::of::<Notify>(),
+    Kind::of::<RestorePlan>(),
+    Kind::of::<Restore>(),
+    Kind::of::<Undo>(),
     #[cfg(any(debug_assertions, feature = "test-kinds"))]
     Kind::of::<crate::test_kinds::TestRepeatable>(),
     #[cfg(any(debug_assertions, feature = "test-kinds"))]

@@ -14,8 +14,16 @@ use std::{io, time::Duration};
 /// Columns that refer to a job without being a part of its history: whoever reads the row may want to see the job.
 ///
 /// What has a foreign key that cascades (attempts, log, deliveries) goes with the job.
-pub const REFERRING: &[(&str, &str)] =
-    &[("alerts", "job_id"), ("archives", "job_id"), ("backups", "job_id"), ("resources", "job_id"), ("schedules", "last_job_id")];
+pub const REFERRING: &[(&str, &str)] = &[
+    ("alerts", "job_id"),
+    ("archives", "job_id"),
+    ("backups", "job_id"),
+    ("cut_overs", "job_id"),
+    ("made_schemas", "job_id"),
+    ("resources", "job_id"),
+    ("schedules", "last_job_id"),
+    ("undo_points", "job_id"),
+];
 
 /// Jobs or workers that one look finds.
 const FOUND: u32 = 1000;
