@@ -22,6 +22,7 @@
 //! | `BACKUP_DISK_ALERT_PERCENT` | how full the backup directory's disk may be before people are told (default 90; 0: never) |
 //! | `BACKUP_MAX_AGE_HOURS` | how old the newest database backup may be before people are told (default 26; 0: never) |
 //! | `BACKUP_HISTORY_DAYS` | days for which ended jobs stay in the history (default 400; 0: for ever) |
+//! | `BACKUP_KEEP_DAILY`, `BACKUP_KEEP_WEEKLY`, `BACKUP_KEEP_MONTHLY`, `BACKUP_KEEP_YEARLY` | of how many days, weeks, months, years the newest good backup is kept, whatever the settings say (default 0) |
 //! | `MAIL_*` | see [`mail`] |
 //!
 //! Every secret, and every URL that holds one, has a `_FILE` variant that names a file with the value.
@@ -107,6 +108,18 @@ pub struct Config {
     pub max_age_hours: u32,
     /// For how many days ended jobs stay in the history; 0: for ever.
     pub history_days: u32,
+    /// What retention keeps besides.
+    pub keep: Keep,
+}
+
+/// Of how many periods the newest good backup is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Keep {
+    pub daily: u32,
+    pub weekly: u32,
+    pub monthly: u32,
+    pub yearly: u32,
 }
 
 /// The environment as the programs see it: the process's variables, then the dotenv file's.
@@ -233,6 +246,12 @@ impl Config {
             disk_alert_percent,
             max_age_hours: env.number("BACKUP_MAX_AGE_HOURS", 26, 0)?,
             history_days,
+            keep: Keep {
+                daily: env.number("BACKUP_KEEP_DAILY", 0, 0)?,
+                weekly: env.number("BACKUP_KEEP_WEEKLY", 0, 0)?,
+                monthly: env.number("BACKUP_KEEP_MONTHLY", 0, 0)?,
+                yearly: env.number("BACKUP_KEEP_YEARLY", 0, 0)?,
+            },
         };
         if config.control.schema.starts_with(&config.schema_prefix) {
             return Err(invalid(

@@ -3,13 +3,17 @@
 use crate::{
     backup::Backup,
     component::Component,
+    delete::Delete,
     job::{BoxFuture, Context, Done, Field, Job, Policy},
     notify::Notify,
+    prune::Prune,
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
 pub const KINDS: &[Kind] = &[
     Kind::of::<Backup>(),
+    Kind::of::<Prune>(),
+    Kind::of::<Delete>(),
     Kind::of::<Notify>(),
     #[cfg(any(debug_assertions, feature = "test-kinds"))]
     Kind::of::<crate::test_kinds::TestRepeatable>(),
