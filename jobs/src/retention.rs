@@ -221,7 +221,8 @@ fn newest_first(candidates: &[Candidate]) -> Vec<&Candidate> {
 /// The good backups that are the newest of one of the last periods that have one.
 fn periods(rules: &Rules, sorted: &[&Candidate]) -> Vec<(u64, &'static str)> {
     let mut found = Vec::new();
-    let kinds: [(&'static str, u32, fn(chrono::NaiveDate) -> (i32, u32)); 4] = [
+    type Number = fn(chrono::NaiveDate) -> (i32, u32);
+    let kinds: [(&'static str, u32, Number); 4] = [
         ("day", rules.daily, |d| (d.year(), d.ordinal())),
         ("week", rules.weekly, |d| (d.iso_week().year(), d.iso_week().week())),
         ("month", rules.monthly, |d| (d.year(), d.month())),
