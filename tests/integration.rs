@@ -8,6 +8,7 @@ mod test_app;
 
 mod backup;
 mod crash;
+mod delete;
 mod failures;
 mod health;
 mod history;
@@ -17,6 +18,7 @@ mod migrate;
 mod nodes;
 mod notify;
 mod own_server;
+mod prune;
 mod queue;
 mod restore;
 mod restore_plan;

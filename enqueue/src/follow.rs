@@ -243,6 +243,24 @@ pub(crate) fn result(app: &App, job: &JobRow) -> anyhow::Result<()> {
             text("file_name")
         ))?;
     }
+    let dry_run = result.is_some_and(|r| r["dry_run"] == true);
+    for backup in result.and_then(|r| r["plan"]["backups"].as_array()).into_iter().flatten() {
+        let word = match (backup["keep"] == true, dry_run) {
+            (true, _) => "keep",
+            (false, true) => "would remove",
+            (false, false) => "remove",
+        };
+        app.output.line(format_args!(
+            "  {word:<12}  backup {:<5} {}  {:>9}  {}",
+            backup["backup"].to_string(),
+            backup["taken_at"].as_str().and_then(|t| t.parse().ok()).map_or_else(String::new, |t| app.output.time(t)),
+            size(backup["size"].as_u64().unwrap_or(0)),
+            backup["why"].as_str().unwrap_or_default()
+        ))?;
+    }
+    for file in result.and_then(|r| r["deleted"].as_array()).into_iter().flatten() {
+        app.output.line(format_args!("  deleted {}", file["file_name"].as_str().unwrap_or_default()))?;
+    }
     for key in ["errors", "warnings"] {
         for problem in result.and_then(|r| r[key].as_array()).into_iter().flatten() {
             app.output.line(format_args!("  {}: {}", key.trim_end_matches('s'), problem.as_str().unwrap_or_default()))?;

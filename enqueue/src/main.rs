@@ -2,6 +2,8 @@
 
 mod backups;
 mod cancel;
+mod confirm;
+mod delete;
 mod follow;
 mod jobs_list;
 mod move_job;
@@ -15,7 +17,7 @@ mod undo;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use jobs::{backup::Backup, config::Config, config::Env};
+use jobs::{backup::Backup, config::Config, config::Env, prune::Prune};
 use output::Output;
 use sqlx::MySqlConnection;
 use std::{path::PathBuf, process::ExitCode};
@@ -69,6 +71,19 @@ kept for BACKUP_UNDO_HOURS (24).")]
     Restore(restore::RestoreArgs),
     /// Put back what a restore replaced.
     Undo(undo::UndoArgs),
+    /// Remove backups that are too many or too old, by the settings; every good backup does it too.
+    #[command(after_help = "EXAMPLES
+  enqueue prune --dry-run --wait       what would go, and the rule behind each line
+
+The settings backup_max_backups and backup_retention_days say how many and how long; BACKUP_KEEP_DAILY, _WEEKLY,
+_MONTHLY and _YEARLY keep more. Never removed: the newest verified backup of the database, the newest good archive of
+each component, what has no copy off-site yet, files that we did not write, and what a job reads.")]
+    Prune(submit::Submit<Prune>),
+    /// Delete one archive, or a backup with all its archives.
+    #[command(after_help = "EXAMPLES
+  enqueue delete uploads_2026-11-24_020000.tar.gz --wait
+  enqueue delete 41 --wait             backup 41 as a whole")]
+    Delete(delete::DeleteArgs),
     /// List jobs, the newest first.
     Jobs(jobs_list::JobsArgs),
     /// Show one job: state, progress, attempts, log, result.
@@ -128,6 +143,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Backup(submit) => submit.run(&app).await,
             Command::Restore(args) => args.run(&app).await,
             Command::Undo(args) => args.run(&app).await,
+            Command::Prune(submit) => submit.run(&app).await,
+            Command::Delete(args) => args.run(&app).await,
             Command::Jobs(args) => args.run(&app).await,
             Command::Show(args) => args.run(&app).await,
             Command::Cancel(args) => args.run(&app).await,

@@ -1,7 +1,9 @@
 //! `enqueue restore`: a plan, a confirmation, and the job that applies it.
 
 use crate::{
-    App, follow,
+    App,
+    confirm::confirm,
+    follow,
     output::{Refused, requester, size, span},
     submit,
 };
@@ -14,11 +16,7 @@ use jobs::{
 };
 use serde_json::Value;
 use sqlx::MySqlConnection;
-use std::{
-    io::{self, Write},
-    path::Path,
-    process::ExitCode,
-};
+use std::{path::Path, process::ExitCode};
 
 /// What to restore, and how.
 #[derive(clap::Args)]
@@ -81,9 +79,7 @@ impl RestoreArgs {
         if !app.output.json {
             follow::result(app, &plan)?;
         }
-        if !self.yes {
-            confirm(&name_of(&result, &request))?;
-        }
+        confirm(app, &name_of(&result, &request), self.yes)?;
         let apply = Restore::of(id, result["evidence"].as_str().unwrap_or_default(), request);
         let mut job = NewJob::new(&apply, by, from).map_err(Refused)?;
         job.node = self.node;
@@ -160,19 +156,6 @@ fn name_of(result: &Value, request: &RestorePlan) -> String {
         None => result["target"].as_str().unwrap_or_default().to_owned(),
         Some(into) => into.clone(),
     }
-}
-
-/// Asks for a name to be typed; anything else refuses.
-pub(crate) fn confirm(name: &str) -> anyhow::Result<()> {
-    let mut out = io::stderr().lock();
-    write!(out, "Type `{name}` to go on: ")?;
-    out.flush()?;
-    let mut typed = String::new();
-    io::stdin().read_line(&mut typed)?;
-    if typed.trim() == name {
-        return Ok(());
-    }
-    Err(Refused(format!("`{}` is not `{name}`: nothing was changed (--yes confirms in scripts)", typed.trim())).into())
 }
 
 /// What a plan, a restore or an undo says, as text.

@@ -1,9 +1,10 @@
 //! `enqueue undo`.
 
 use crate::{
-    App, follow,
+    App,
+    confirm::confirm,
+    follow,
     output::{Refused, requester},
-    restore::confirm,
     submit,
 };
 use jobs::{
@@ -40,8 +41,8 @@ impl UndoArgs {
                 point.schema,
                 app.output.time(point.until)
             ));
-            confirm(&point.schema)?;
         }
+        confirm(app, &point.schema, self.yes)?;
         let (by, from) = requester()?;
         let mut job = NewJob::new(&Undo { job: self.job }, by, from).map_err(Refused)?;
         job.preempt = self.preempt;

@@ -6,6 +6,8 @@ use crate::{
     config::Config,
     health,
     job::{CatalogWrites, Context, Done, Field, GiveUp, Job, Policy, Shape, Tell, explain, give_up},
+    prune::Prune,
+    queue::NewJob,
     settings::Settings,
     state::State,
 };
@@ -151,7 +153,13 @@ fn publish(context: &Context, backup_id: u64, made: Vec<Made>, failed: Vec<(u64,
         _ => Some(errors.iter().map(|e| e.as_str()).collect::<Vec<_>>().join("; ")),
     };
     let all_warnings: Vec<String> = errors.into_iter().cloned().chain(warnings).collect();
-    Ok(Done { state, result, error, writes: Some(writes(backup_id, archives, failed, state, all_warnings)), follow_ups: Vec::new() })
+    // After a backup that failed, nothing is removed.
+    let mut follow_ups = Vec::new();
+    if state != State::Failed {
+        let from = format!("job {}", context.job_id);
+        follow_ups.push(NewJob::new(&Prune::default(), &context.requested_by, from).map_err(anyhow::Error::msg)?);
+    }
+    Ok(Done { state, result, error, writes: Some(writes(backup_id, archives, failed, state, all_warnings)), follow_ups })
 }
 
 fn describe(component: Component, archive: &ArchiveFile, seconds: f64) -> serde_json::Value {

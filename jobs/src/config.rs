@@ -26,6 +26,7 @@
 //! | `BACKUP_CUT_OVER_WAIT` | seconds that a restore waits for others' locks at a time (default 5); it tries three times |
 //! | `BACKUP_PRE_RESTORE_HOOK`, `BACKUP_POST_RESTORE_HOOK` | program and arguments, without a shell, run before and after the live database is replaced |
 //! | `BACKUP_HOOK_SECONDS` | longest run of such a program (default 60) |
+//! | `BACKUP_KEEP_DAILY`, `BACKUP_KEEP_WEEKLY`, `BACKUP_KEEP_MONTHLY`, `BACKUP_KEEP_YEARLY` | of how many days, weeks, months, years the newest good backup is kept, whatever the settings say (default 0) |
 //! | `MAIL_*` | see [`mail`] |
 //!
 //! Every secret, and every URL that holds one, has a `_FILE` variant that names a file with the value.
@@ -113,6 +114,8 @@ pub struct Config {
     pub history_days: u32,
     /// How restores replace the live database.
     pub restore: RestoreConfig,
+    /// What retention keeps besides.
+    pub keep: Keep,
 }
 
 /// How restores replace the live database.
@@ -151,6 +154,16 @@ impl RestoreConfig {
             hook_time: Duration::from_secs(env.number("BACKUP_HOOK_SECONDS", 60, 1)?),
         })
     }
+}
+
+/// Of how many periods the newest good backup is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Keep {
+    pub daily: u32,
+    pub weekly: u32,
+    pub monthly: u32,
+    pub yearly: u32,
 }
 
 /// The environment as the programs see it: the process's variables, then the dotenv file's.
@@ -278,6 +291,12 @@ impl Config {
             max_age_hours: env.number("BACKUP_MAX_AGE_HOURS", 26, 0)?,
             history_days,
             restore: RestoreConfig::from_env(env)?,
+            keep: Keep {
+                daily: env.number("BACKUP_KEEP_DAILY", 0, 0)?,
+                weekly: env.number("BACKUP_KEEP_WEEKLY", 0, 0)?,
+                monthly: env.number("BACKUP_KEEP_MONTHLY", 0, 0)?,
+                yearly: env.number("BACKUP_KEEP_YEARLY", 0, 0)?,
+            },
         };
         if config.control.schema.starts_with(&config.schema_prefix) {
             return Err(invalid(

@@ -3,16 +3,20 @@
 use crate::{
     backup::Backup,
     component::Component,
+    delete::Delete,
     job::{BoxFuture, Context, Done, Field, Job, Policy},
     notify::Notify,
     restore::Restore,
     restore_plan::RestorePlan,
     undo::Undo,
+    prune::Prune,
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
 pub const KINDS: &[Kind] = &[
     Kind::of::<Backup>(),
+    Kind::of::<Prune>(),
+    Kind::of::<Delete>(),
     Kind::of::<Notify>(),
     Kind::of::<RestorePlan>(),
     Kind::of::<Restore>(),

@@ -40,6 +40,14 @@ impl Settings {
         self.0.get(key).map(|p| p.trim()).filter(|p| !p.is_empty())
     }
 
+    /// A whole number between `least` and `most`; `default` when it is missing or blank. The error names the setting.
+    pub fn number(&self, key: &str, default: u32, least: u32, most: u32) -> Result<u32, String> {
+        let Some(text) = self.text(key) else { return Ok(default) };
+        text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
+            format!("the setting {key}, `{text}`, is not a whole number from {least} to {most}; nothing was removed. Next: correct it in ahg_settings")
+        })
+    }
+
     /// A switch as Heratio's `getBool` reads it: on for `true` and `1`, off for any other value, `default` when missing.
     pub fn switch(&self, key: &str, default: bool) -> bool {
         self.0.get(key).map_or(default, |v| matches!(v.as_str(), "true" | "1"))
