@@ -226,7 +226,10 @@ async fn rows_that_cannot_run_say_so(flavour: Flavour) {
     insert(&app, "newer", "0 2 * * *", "UTC", "'2026-11-24 02:00:00'").await;
     insert(&app, "destructive", "0 2 * * *", "UTC", "'2026-11-24 02:00:00'").await;
     insert(&app, "good", "0 2 * * *", "UTC", "'2026-11-24 02:00:00'").await;
-    app.control_sql("INSERT INTO kinds (kind, description, at_most_once, max_attempts, priority) VALUES ('of_a_newer_version', '', 0, 1, 50)").await;
+    app.control_sql(
+        "INSERT INTO kinds (kind, description, at_most_once, max_attempts, priority) VALUES ('of_a_newer_version', '', 0, 1, 50)",
+    )
+    .await;
     app.control_sql("UPDATE schedules SET payload = '{\"components\": []}' WHERE name = 'payload'").await;
     app.control_sql("UPDATE schedules SET kind = 'of_a_newer_version' WHERE name = 'newer'").await;
     app.control_sql("UPDATE schedules SET kind = 'test_destructive', payload = '{}' WHERE name = 'destructive'").await;

@@ -4,6 +4,7 @@
 //! (`thiserror`), because callers choose by it; jobs add what only they know with `anyhow`.
 
 pub mod archive;
+pub mod checksum;
 pub mod control;
 pub mod dump;
 pub mod files;
@@ -22,4 +23,6 @@ pub mod sessions;
 mod socket_login;
 pub mod sql;
 pub mod sql_scan;
+pub mod table;
 pub mod tools;
+pub mod tuple;
