@@ -4,6 +4,7 @@
 //! (`thiserror`), because callers choose by it; jobs add what only they know with `anyhow`.
 
 pub mod archive;
+pub mod checksum;
 pub mod control;
 pub mod cut_over;
 pub mod dump;
@@ -24,5 +25,7 @@ mod socket_login;
 pub mod sql;
 pub mod sql_scan;
 pub mod stored_code;
+pub mod table;
 pub mod tools;
+pub mod tuple;
 pub mod verify;

@@ -19,10 +19,11 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow, ensure};
 use engine::{
+    checksum::{self, TableSum},
     control::Control,
     cut_over::{KEPT, Moves, Places, SETTINGS},
     load::{Code, load, statements_of},
-    manifest::Manifest,
+    manifest::{Manifest, Section},
     server::{Server, ServerConfig},
     sql::quote_name,
     sql_scan::{ObjectKind, SectionKind, created},
@@ -32,8 +33,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -166,7 +167,7 @@ impl Restore {
         let firing = load_events(&mut staging, plan).await.map_err(give_up)?;
         context.log.info(format!("{} tables loaded into `{}`", loaded.tables, places.stage));
         failpoint::hit("restore_check").await;
-        let rows = check(context, &mut staging, &stage, manifest).await.map_err(give_up)?;
+        let rows = check(context, &stage, manifest).await.map_err(give_up)?;
         let loading_seconds = start.elapsed().as_secs_f64();
         let cleared = if self.clear_transient { clear_transient(&mut staging, &places.stage).await? } else { Vec::new() };
         let kept = if plan.live { keep_settings_table(&mut staging, places).await? } else { false };
@@ -308,40 +309,78 @@ async fn load_events(connection: &mut MySqlConnection, plan: &Plan) -> anyhow::R
 }
 
 /// Compares what was loaded with the manifest: tables, rows, and checksums where there are any. Returns how many rows.
-async fn check(context: &Context, connection: &mut MySqlConnection, stage: &ServerConfig, manifest: &Manifest) -> anyhow::Result<u64> {
-    let mut expected: BTreeMap<&str, Option<u64>> = BTreeMap::new();
-    for section in manifest.sections.iter().filter(|s| ["table", "sequence"].contains(&&*s.kind)) {
-        expected.insert(&section.name, section.rows.filter(|_| section.kind == "table"));
-    }
-    let there = engine::cut_over::tables(connection, &stage.schema).await?;
-    let wanted: BTreeSet<String> = expected.keys().map(|k| (*k).to_owned()).collect();
+async fn check(context: &Context, stage: &ServerConfig, manifest: &Manifest) -> anyhow::Result<u64> {
+    let mut connection = recorded(context, stage).await?;
+    let tables = manifest.sections.iter().filter(|s| s.kind == "table");
+    let mut wanted: BTreeSet<String> = tables.clone().map(|s| s.name.clone()).collect();
+    wanted.extend(manifest.sections.iter().filter(|s| s.kind == "sequence").map(|s| s.name.clone()));
+    let there = engine::cut_over::tables(&mut connection, &stage.schema).await?;
     ensure!(
         there == wanted,
         "what was loaded is not the backup: these tables are missing or too many: {}",
         there.symmetric_difference(&wanted).cloned().collect::<Vec<_>>().join(", ")
     );
-    context.control.progress.phase("checking row counts", 0);
-    let mut total = 0;
-    for (table, rows) in &expected {
-        ensure!(!context.control.cancel.is_cancelled(), "told to stop while checking");
-        let Some(rows) = rows else { continue };
-        let sql = format!("SELECT COUNT(*) FROM {}", quote_name(table));
-        let found: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut *connection).await?;
-        ensure!(found as u64 == *rows, "what was loaded is not the backup: table `{table}` has {found} rows, and the backup has {rows}");
-        total += rows;
-    }
     let facts = manifest.database.clone().unwrap_or_default();
-    let code = stored_code::list(connection, &stage.schema).await?;
+    let code = stored_code::list(&mut connection, &stage.schema).await?;
     use ObjectKind::{Function, Package, PackageBody, Procedure, Trigger, View};
-    for (what, expected, kinds) in [
-        ("views", facts.views, &[View][..]),
-        ("triggers", facts.triggers, &[Trigger]),
-        ("routines", facts.routines, &[Procedure, Function, Package, PackageBody]),
-    ] {
+    let routines = [Procedure, Function, Package, PackageBody];
+    for (what, expected, kinds) in
+        [("views", facts.views, &[View][..]), ("triggers", facts.triggers, &[Trigger]), ("routines", facts.routines, &routines)]
+    {
         let found = code.iter().filter(|(kind, _)| kinds.contains(kind)).count() as u64;
         ensure!(found == expected, "what was loaded is not the backup: it has {found} {what}, and the backup has {expected}");
     }
-    Ok(total)
+    let waiting: Vec<Section> = tables.cloned().collect();
+    context.control.progress.phase("checking rows", waiting.iter().map(|s| s.end - s.start).sum());
+    let rows = waiting.iter().filter_map(|s| s.rows).sum();
+    // The largest last: they are taken from the end.
+    let waiting = Arc::new(Mutex::new(waiting));
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).sort_by_key(|s| s.end - s.start);
+    let mut sessions = vec![connection];
+    for _ in 1..context.config.threads.clamp(1, 4) {
+        sessions.push(recorded(context, stage).await?);
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for mut session in sessions {
+        let (waiting, control, schema) = (waiting.clone(), context.control.clone(), stage.schema.clone());
+        tasks.spawn(async move {
+            loop {
+                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let Some(table) = next else { return Ok(()) };
+                tokio::select! {
+                    biased;
+                    () = control.cancel.cancelled() => anyhow::bail!("told to stop while checking"),
+                    checked = check_table(&mut session, &schema, &table) => checked?,
+                }
+                control.progress.add(table.end - table.start);
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        // The other tasks end with the set.
+        task??;
+    }
+    Ok(rows)
+}
+
+/// Compares one table with what the manifest says of it.
+async fn check_table(connection: &mut MySqlConnection, schema: &str, table: &Section) -> anyhow::Result<()> {
+    let name = &table.name;
+    let found = if table.checksum.is_some() {
+        checksum::of_table(connection, schema, name).await?
+    } else {
+        let sql = format!("SELECT COUNT(*) FROM {}", quote_name(name));
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await?;
+        TableSum { rows: rows as u64, checksum: 0 }
+    };
+    let wrong = "what was loaded is not the backup";
+    if let Some(rows) = table.rows {
+        ensure!(found.rows == rows, "{wrong}: table `{name}` has {} rows, and the backup has {rows}", found.rows);
+    }
+    if let Some(checksum) = &table.checksum {
+        ensure!(*checksum == found.hex(), "{wrong}: the rows of table `{name}` sum up to {}, and those of the backup to {checksum}", found.hex());
+    }
+    Ok(())
 }
 
 /// Empties the tables whose rows would act again. Returns those that there are.
