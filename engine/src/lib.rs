@@ -10,6 +10,7 @@ pub mod cut_over;
 pub mod dump;
 pub mod files;
 pub mod fingerprint;
+pub mod foreign;
 pub mod gzip;
 pub mod identity;
 pub mod load;

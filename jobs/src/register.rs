@@ -6,10 +6,10 @@ use crate::{
     delete::Delete,
     job::{BoxFuture, Context, Done, Field, Job, Policy},
     notify::Notify,
+    prune::Prune,
     restore::Restore,
     restore_plan::RestorePlan,
     undo::Undo,
-    prune::Prune,
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
