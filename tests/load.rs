@@ -13,7 +13,7 @@ use sqlx::Row;
 use std::path::{Path, PathBuf};
 
 /// A schema with a large table, foreign keys in a circle, code of every sort, and values that are easily broken.
-async fn fill(app: &TestApp) {
+pub(crate) async fn fill(app: &TestApp) {
     app.sql(
         "CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, a VARCHAR(200), b BLOB, KEY (a));
          INSERT INTO big (a, b) VALUES ('it''s \\\\ \"x\" ;', x'00270a5c3b22'), (NULL, NULL), ('😀\n;', '');
@@ -50,7 +50,7 @@ async fn load_with(app: &TestApp, archive: &Path, schema: &str, connections: usi
 }
 
 /// Every definition and every row's checksum.
-async fn everything(app: &TestApp, schema: &str) -> Vec<String> {
+pub(crate) async fn everything(app: &TestApp, schema: &str) -> Vec<String> {
     let mut connection = app.server.connect(Some(schema)).await;
     let mut found = Vec::new();
     let list = [

@@ -323,6 +323,7 @@ mod tests {
             start: i,
             end: i + 1,
             rows: Some(i),
+            checksum: None,
         };
         let manifest =
             Manifest { format: 1, component: "database".into(), sections: (0..5000).map(section).collect(), ..Manifest::default() };

@@ -395,7 +395,7 @@ impl<W: SectionWriter> Archiver<'_, W> {
     fn section(&mut self, path: &[u8], start: u64) {
         let mut name = section_name(path);
         name.shrink_to_fit();
-        self.result.sections.push(Section { kind: "file".to_owned(), name, start, end: self.out.raw_offset(), rows: None });
+        self.result.sections.push(Section { kind: "file".to_owned(), name, start, end: self.out.raw_offset(), ..Section::default() });
     }
 
     fn problem(&mut self, path: &[u8], error: Errno) {

@@ -4,7 +4,9 @@
 //! (`thiserror`), because callers choose by it; jobs add what only they know with `anyhow`.
 
 pub mod archive;
+pub mod checksum;
 pub mod control;
+pub mod cut_over;
 pub mod dump;
 pub mod files;
 pub mod fingerprint;
@@ -22,4 +24,8 @@ pub mod sessions;
 mod socket_login;
 pub mod sql;
 pub mod sql_scan;
+pub mod stored_code;
+pub mod table;
 pub mod tools;
+pub mod tuple;
+pub mod verify;

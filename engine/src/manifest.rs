@@ -32,7 +32,7 @@ pub struct Manifest {
 }
 
 /// A part of the uncompressed stream that starts at a member's start, or, if a `file`, at most 1 MiB of small files after one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
     /// `table`, `view`, `header`, ... or `file` for members of a tar.
     pub kind: String,
@@ -42,9 +42,12 @@ pub struct Section {
     pub start: u64,
     /// One past the last byte.
     pub end: u64,
-    /// Rows, for tables.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Rows, for tables: of the whole table, also where its rows are in several sections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// Checksum of those rows, 16 hexadecimal digits (see [`crate::checksum`]); none where the dump tool was not our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
 }
 
 /// Facts about a database archive.

@@ -8,10 +8,12 @@ mod follow;
 mod jobs_list;
 mod move_job;
 mod output;
+mod restore;
 mod retry;
 mod schedule;
 mod show;
 mod submit;
+mod undo;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -57,6 +59,18 @@ enum Command {
   enqueue backup --components database --label \"before the upgrade\"
   enqueue backup --at '2026-11-25 02:00'             later; prints the job's number at once")]
     Backup(submit::Submit<Backup>),
+    /// Restore a database archive: into the live database, with an undo point, or beside it.
+    #[command(after_help = "EXAMPLES
+  enqueue restore database_heratio_2026-11-24_020000.sql.gz --dry-run      what it would do
+  enqueue restore 41 --components database --wait                          backup 41; asks for the name to be typed
+  enqueue restore database_heratio_2026-11-24_020000.sql.gz --into look    beside the live database
+  enqueue undo 57                                                          puts back what job 57 replaced
+
+The archive is verified, loaded beside the live database and checked before anything is replaced. What was replaced is
+kept for BACKUP_UNDO_HOURS (24).")]
+    Restore(restore::RestoreArgs),
+    /// Put back what a restore replaced.
+    Undo(undo::UndoArgs),
     /// Remove backups that are too many or too old, by the settings; every good backup does it too.
     #[command(after_help = "EXAMPLES
   enqueue prune --dry-run --wait       what would go, and the rule behind each line
@@ -127,6 +141,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             Command::Backup(submit) => submit.run(&app).await,
+            Command::Restore(args) => args.run(&app).await,
+            Command::Undo(args) => args.run(&app).await,
             Command::Prune(submit) => submit.run(&app).await,
             Command::Delete(args) => args.run(&app).await,
             Command::Jobs(args) => args.run(&app).await,

@@ -155,12 +155,12 @@ pub async fn complete_archive(connection: &mut MySqlConnection, id: u64, archive
     .bind(id)
     .execute(&mut *connection)
     .await?;
-    let tables: Vec<(&str, u64)> =
-        manifest.sections.iter().filter_map(|s| (s.kind == "table").then_some((s.name.as_str(), s.rows?))).collect();
+    let tables: Vec<(&str, u64, Option<&str>)> =
+        manifest.sections.iter().filter_map(|s| (s.kind == "table").then_some((s.name.as_str(), s.rows?, s.checksum.as_deref()))).collect();
     for chunk in tables.chunks(500) {
-        let mut insert = sqlx::QueryBuilder::new("INSERT INTO archive_tables (archive_id, table_name, row_count) ");
-        insert.push_values(chunk, |mut row, (table, rows)| {
-            row.push_bind(id).push_bind(*table).push_bind(*rows);
+        let mut insert = sqlx::QueryBuilder::new("INSERT INTO archive_tables (archive_id, table_name, row_count, checksum) ");
+        insert.push_values(chunk, |mut row, (table, rows, checksum)| {
+            row.push_bind(id).push_bind(*table).push_bind(*rows).push_bind(*checksum);
         });
         insert.build().execute(&mut *connection).await?;
     }

@@ -22,6 +22,10 @@
 //! | `BACKUP_DISK_ALERT_PERCENT` | how full the backup directory's disk may be before people are told (default 90; 0: never) |
 //! | `BACKUP_MAX_AGE_HOURS` | how old the newest database backup may be before people are told (default 26; 0: never) |
 //! | `BACKUP_HISTORY_DAYS` | days for which ended jobs stay in the history (default 400; 0: for ever) |
+//! | `BACKUP_UNDO_HOURS` | hours for which what a restore replaced is kept (default 24) |
+//! | `BACKUP_CUT_OVER_WAIT` | seconds that a restore waits for others' locks at a time (default 5); it tries three times |
+//! | `BACKUP_PRE_RESTORE_HOOK`, `BACKUP_POST_RESTORE_HOOK` | program and arguments, without a shell, run before and after the live database is replaced |
+//! | `BACKUP_HOOK_SECONDS` | longest run of such a program (default 60) |
 //! | `BACKUP_KEEP_DAILY`, `BACKUP_KEEP_WEEKLY`, `BACKUP_KEEP_MONTHLY`, `BACKUP_KEEP_YEARLY` | of how many days, weeks, months, years the newest good backup is kept, whatever the settings say (default 0) |
 //! | `MAIL_*` | see [`mail`] |
 //!
@@ -108,8 +112,48 @@ pub struct Config {
     pub max_age_hours: u32,
     /// For how many days ended jobs stay in the history; 0: for ever.
     pub history_days: u32,
+    /// How restores replace the live database.
+    pub restore: RestoreConfig,
     /// What retention keeps besides.
     pub keep: Keep,
+}
+
+/// How restores replace the live database.
+#[derive(Debug, Clone)]
+pub struct RestoreConfig {
+    /// For how many hours what was replaced is kept.
+    pub undo_hours: u32,
+    /// How long others' locks are waited for at a time.
+    pub wait: Duration,
+    /// Program and arguments to run before; empty: none.
+    pub pre_hook: Vec<String>,
+    /// The same for afterwards.
+    pub post_hook: Vec<String>,
+    /// Longest run of each.
+    pub hook_time: Duration,
+}
+
+impl RestoreConfig {
+    fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let hook = |name: &str| -> Result<Vec<String>, ConfigError> {
+            let words: Vec<String> = env.get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+            match words.first() {
+                Some(program) if !Path::new(program).is_absolute() => Err(invalid(name, format!("`{program}` is not an absolute path"))),
+                _ => Ok(words),
+            }
+        };
+        let undo_hours = env.number("BACKUP_UNDO_HOURS", 24u32, 0)?;
+        if undo_hours > 24 * 3650 {
+            return Err(invalid("BACKUP_UNDO_HOURS", format!("`{undo_hours}` is more than ten years")));
+        }
+        Ok(Self {
+            undo_hours,
+            wait: Duration::from_secs(env.number("BACKUP_CUT_OVER_WAIT", 5, 1)?),
+            pre_hook: hook("BACKUP_PRE_RESTORE_HOOK")?,
+            post_hook: hook("BACKUP_POST_RESTORE_HOOK")?,
+            hook_time: Duration::from_secs(env.number("BACKUP_HOOK_SECONDS", 60, 1)?),
+        })
+    }
 }
 
 /// Of how many periods the newest good backup is kept.
@@ -246,6 +290,7 @@ impl Config {
             disk_alert_percent,
             max_age_hours: env.number("BACKUP_MAX_AGE_HOURS", 26, 0)?,
             history_days,
+            restore: RestoreConfig::from_env(env)?,
             keep: Keep {
                 daily: env.number("BACKUP_KEEP_DAILY", 0, 0)?,
                 weekly: env.number("BACKUP_KEEP_WEEKLY", 0, 0)?,

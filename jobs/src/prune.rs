@@ -11,6 +11,7 @@ use crate::{
     retention::{Decision, Rules, decide},
     settings::Settings,
     state::State,
+    undo,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,8 @@ impl Job for Prune {
         }
         let node = &context.config.node;
         let removed = removal::remove_files(&context.pool, node, context.job_id).await?;
+        // What restores replaced, and its time is over.
+        let undo_schemas = undo::drop_expired(&context.pool, &context.config).await?;
         let warnings = warnings(&removed);
         warnings.iter().for_each(|w| context.log.warn(w.clone()));
         // Of equal jobs that wait one is made, so a node that is gone for long does not get one per backup.
@@ -70,6 +73,7 @@ impl Job for Prune {
             "dry_run": false,
             "plan": plan,
             "removed": removed.iter().map(|(archive, outcome)| json!({ "archive": archive.file_name, "size": archive.size, "result": outcome })).collect::<Vec<_>>(),
+            "undo_schemas": undo_schemas,
             "warnings": warnings,
         });
         let state = if warnings.is_empty() { State::Completed } else { State::CompletedWithWarnings };

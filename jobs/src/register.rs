@@ -6,6 +6,9 @@ use crate::{
     delete::Delete,
     job::{BoxFuture, Context, Done, Field, Job, Policy},
     notify::Notify,
+    restore::Restore,
+    restore_plan::RestorePlan,
+    undo::Undo,
     prune::Prune,
 };
 
@@ -15,6 +18,9 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<Prune>(),
     Kind::of::<Delete>(),
     Kind::of::<Notify>(),
+    Kind::of::<RestorePlan>(),
+    Kind::of::<Restore>(),
+    Kind::of::<Undo>(),
     #[cfg(any(debug_assertions, feature = "test-kinds"))]
     Kind::of::<crate::test_kinds::TestRepeatable>(),
     #[cfg(any(debug_assertions, feature = "test-kinds"))]

@@ -20,6 +20,11 @@ impl Settings {
         Ok(Self(rows.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
     }
 
+    /// Reads those of the control schema alone, for when there is no application database.
+    pub async fn read_control(control: &mut MySqlConnection) -> sqlx::Result<Self> {
+        Ok(Self(rows(control).await?.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
+    }
+
     /// For tests.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self(pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())

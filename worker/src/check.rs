@@ -3,7 +3,7 @@
 use engine::{
     identity::identity,
     paths,
-    privileges::{Privileges, missing_for_dump},
+    privileges::{Privileges, missing_for_dump, missing_for_restore},
     server::{Flavour, Server, ServerConfig},
     tools::Tool,
 };
@@ -161,6 +161,16 @@ async fn database(config: &Config, connection: &mut MySqlConnection, server: &Se
             }
             if missing.is_empty() {
                 findings.add(Level::Ok, "privileges", format!("{} may dump all of `{}`", server.account, config.application.schema));
+            }
+            // Without them backups are made all the same.
+            let stage = format!("{}stage_1", config.schema_prefix);
+            let schema = &config.application.schema;
+            let missing = missing_for_restore(&privileges, server, schema, &stage, &config.schema_prefix, true);
+            for m in &missing {
+                findings.add(Level::Warning, "restoring", format!("{m}. Next: {}", m.grant_statement));
+            }
+            if missing.is_empty() {
+                findings.add(Level::Ok, "restoring", format!("{} may replace `{schema}`", server.account));
             }
         }
         Err(error) => findings.error("privileges", error),

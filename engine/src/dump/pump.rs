@@ -118,7 +118,7 @@ impl Content {
     fn begin_section(&mut self, kind: SectionKind, name: String, start: u64) {
         self.end_section(start);
         let rows = matches!(kind, SectionKind::Table | SectionKind::Data).then_some(0);
-        self.sections.push(Section { kind: kind.word().to_owned(), name, start, end: start, rows });
+        self.sections.push(Section { kind: kind.word().to_owned(), name, start, end: start, rows, checksum: None });
     }
 
     fn end_section(&mut self, end: u64) {

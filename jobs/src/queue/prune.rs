@@ -20,8 +20,11 @@ pub const REFERRING: &[(&str, &str)] = &[
     ("archives", "job_id"),
     ("archives", "verified_job_id"),
     ("backups", "job_id"),
+    ("cut_overs", "job_id"),
+    ("made_schemas", "job_id"),
     ("resources", "job_id"),
     ("schedules", "last_job_id"),
+    ("undo_points", "job_id"),
 ];
 
 /// Jobs or workers that one look finds.
