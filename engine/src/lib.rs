@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod control;
 pub mod dump;
+pub mod effort;
 pub mod files;
 pub mod fingerprint;
 pub mod gzip;
