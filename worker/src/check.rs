@@ -75,7 +75,18 @@ pub(crate) fn effective(config: &Config) -> Vec<(&'static str, String)> {
         ("node", config.node.clone()),
         ("time zone", config.timezone.to_string()),
         ("client tools", config.tools_dir.as_ref().map_or_else(|| "from PATH".to_owned(), |p| p.display().to_string())),
-        ("compressing threads", config.threads.to_string()),
+        (
+            "effort",
+            format!(
+                "{} compressing threads, nice {}, {}",
+                config.effort.threads,
+                config.effort.nice,
+                config
+                    .effort
+                    .max_rate
+                    .map_or_else(|| "no limit".to_owned(), |rate| format!("at most {} per second", jobs::units::size(rate.get())))
+            ),
+        ),
         (
             "mail",
             match &config.mail {
