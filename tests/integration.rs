@@ -28,3 +28,4 @@ mod snapshot;
 mod sql_procedures;
 mod stopping;
 mod undo;
+mod verify;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `BACKUP_DATABASE_URL` | control schema, `mysql://user:password@host/heratio_backup` |
 //! | `HERATIO_DATABASE_URL`, else `DB_URL`, `DATABASE_URL`, else `DB_HOST`, `DB_PORT`, `DB_SOCKET`, `DB_DATABASE`, `DB_USERNAME`, `DB_PASSWORD` | application database |
+//! | `BACKUP_SCRATCH_DATABASE_URL` | server for drills, `mysql://heratio_drill:password@host` (default: the application's); its account needs no right on the application database |
 //! | `HERATIO_ROOT` | application root; its `packages` directory is the packages component |
 //! | `HERATIO_UPLOADS_PATH` | uploads component (default `{HERATIO_ROOT}/uploads`) |
 //! | `HERATIO_BACKUPS_PATH` | backup directory, where the setting `backup_path` is empty |
@@ -84,6 +85,8 @@ pub struct Config {
     pub control: ServerConfig,
     /// Application database.
     pub application: ServerConfig,
+    /// Server for drills; none: the application's. Its schema is not used.
+    pub scratch: Option<ServerConfig>,
     /// Application root.
     pub root: Option<PathBuf>,
     /// Uploads component.
@@ -267,6 +270,7 @@ impl Config {
         let config = Self {
             control: control(env)?,
             application: application(env)?,
+            scratch: scratch(env)?,
             root,
             uploads,
             backups: env.path("HERATIO_BACKUPS_PATH")?,
@@ -372,6 +376,19 @@ fn control(env: &Env) -> Result<ServerConfig, ConfigError> {
         why: "it names the control schema, for example mysql://backup:PASSWORD@127.0.0.1/heratio_backup",
     })?;
     server("BACKUP_DATABASE_URL", &url)
+}
+
+fn scratch(env: &Env) -> Result<Option<ServerConfig>, ConfigError> {
+    let name = "BACKUP_SCRATCH_DATABASE_URL";
+    let Some(mut text) = env.secret(name)? else { return Ok(None) };
+    // It needs no schema, and one that is there for all serves as well.
+    if let Ok(mut url) = url::Url::parse(&text)
+        && url.path().trim_start_matches('/').is_empty()
+    {
+        url.set_path("information_schema");
+        text = url.into();
+    }
+    server(name, &text).map(Some)
 }
 
 fn application(env: &Env) -> Result<ServerConfig, ConfigError> {

@@ -6,16 +6,18 @@ use crate::{
     delete::Delete,
     job::{BoxFuture, Context, Done, Field, Job, Policy},
     notify::Notify,
+    prune::Prune,
     restore::Restore,
     restore_plan::RestorePlan,
     undo::Undo,
-    prune::Prune,
+    verify::Verify,
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
 pub const KINDS: &[Kind] = &[
     Kind::of::<Backup>(),
     Kind::of::<Prune>(),
+    Kind::of::<Verify>(),
     Kind::of::<Delete>(),
     Kind::of::<Notify>(),
     Kind::of::<RestorePlan>(),

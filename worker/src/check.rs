@@ -69,6 +69,7 @@ pub(crate) fn effective(config: &Config) -> Vec<(&'static str, String)> {
     vec![
         ("control schema", server(&config.control)),
         ("application database", server(&config.application)),
+        ("drills", config.scratch.as_ref().map_or_else(|| "on the application's server".to_owned(), |s| format!("as {}", s.target()))),
         ("application root", path(&config.root)),
         ("uploads", path(&config.uploads)),
         ("backup directory", format!("{} (where the setting backup_path is empty)", path(&config.backups))),
@@ -115,6 +116,12 @@ pub(crate) async fn check(config: &Config) -> Findings {
         match Server::detect(connection).await {
             Ok(server) => database(config, connection, &server, &mut findings).await,
             Err(error) => findings.error("application database", error),
+        }
+    }
+    if let Some(scratch) = &config.scratch {
+        match scratch.connect_without_schema().await {
+            Ok(_) => findings.add(Level::Ok, "drills", format!("connected to {}", scratch.target())),
+            Err(error) => findings.error("drills", error),
         }
     }
     let settings = match (&mut application, &mut control) {
