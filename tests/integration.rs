@@ -29,3 +29,4 @@ mod snapshot;
 mod sql_procedures;
 mod stopping;
 mod undo;
+mod verify;

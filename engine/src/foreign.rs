@@ -7,6 +7,7 @@ use crate::{
     archive::{ArchiveError, ArchiveWriter},
     control::Control,
     dump::pump::{Content, PumpError, Signals, pump},
+    effort::Effort,
     manifest::{DatabaseFacts, FORMAT, Manifest},
     sql_scan::ObjectKind,
     verify::{Hashed, Verified},
@@ -94,7 +95,7 @@ pub fn import(path: &Path, scratch: &Path, tag: &str, threads: usize, control: &
     let about = about(path, &head)?;
 
     let name = "imported";
-    let mut writer = ArchiveWriter::create(scratch, name, tag, threads, control)?;
+    let mut writer = ArchiveWriter::create(scratch, name, tag, &Effort::full(threads), control)?;
     let partial = scratch.join(format!(".{name}.{tag}.partial"));
     let archive = File::open(&partial).map_err(read)?;
     fs::remove_file(&partial).map_err(read)?;

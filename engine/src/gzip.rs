@@ -4,11 +4,12 @@
 //! Members that start at known places can be decompressed alone and in parallel. An empty member's
 //! extra field (section 2.3.1.1) carries data that decompression does not see: the manifest.
 
+use crate::effort::Effort;
 use flate2::{Compression, GzBuilder};
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex, PoisonError, mpsc},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 /// Uncompressed bytes of a member, unless a section ends before. Larger members compress hardly better
@@ -17,6 +18,11 @@ pub const MEMBER_BYTES: usize = 1 << 20;
 
 /// Level 6, as gzip's default: what a user of `mysqldump | gzip` compares with.
 const LEVEL: Compression = Compression::new(6);
+
+/// Bytes of the sample that tells whether a member is worth compressing.
+const SAMPLE: usize = 64 << 10;
+/// Of its size, what it must get below.
+const WORTHWHILE_PERCENT: usize = 97;
 
 /// A member on its way: the sender side compresses, the receiver side writes in order.
 type Compressed = (u64, Vec<u8>);
@@ -37,15 +43,15 @@ pub struct MemberWriter<S> {
 }
 
 impl<S: Write + Send + 'static> MemberWriter<S> {
-    /// Starts `threads` compressing threads (at least one) and one that writes to `sink`.
-    pub fn new(sink: S, threads: usize) -> Self {
-        let threads = threads.max(1);
+    /// Starts compressing threads and one that writes to `sink`, all as nice as `effort` says.
+    pub fn new(sink: S, effort: &Effort) -> Self {
+        let threads = effort.threads.max(1);
         let (work, jobs) = mpsc::sync_channel::<(Vec<u8>, mpsc::SyncSender<Compressed>)>(threads);
         let jobs = Arc::new(Mutex::new(jobs));
         let compressors = (0..threads)
             .map(|_| {
                 let jobs = jobs.clone();
-                thread::spawn(move || {
+                effort.spawn(move || {
                     loop {
                         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok((raw, reply)) = next else { return };
@@ -58,7 +64,7 @@ impl<S: Write + Send + 'static> MemberWriter<S> {
             })
             .collect();
         let (order, replies) = mpsc::sync_channel::<mpsc::Receiver<Compressed>>(threads + 2);
-        let output = thread::spawn(move || write_in_order(sink, replies));
+        let output = effort.spawn(move || write_in_order(sink, replies));
         Self { buffer: Vec::with_capacity(MEMBER_BYTES), work: Some(work), order: Some(order), compressors, output: Some(output) }
     }
 
@@ -143,9 +149,26 @@ fn write_in_order<S: Write>(mut sink: S, replies: mpsc::Receiver<mpsc::Receiver<
     Ok((sink, members))
 }
 
-/// One complete gzip member holding `raw`.
+/// One complete gzip member holding `raw`, stored as it is where compressing would not be worth its time.
 pub fn member(raw: &[u8]) -> Vec<u8> {
-    let mut encoder = GzBuilder::new().write(Vec::with_capacity(raw.len() / 3 + 64), LEVEL);
+    if is_incompressible(raw) {
+        return encode(raw, Compression::none(), raw.len() + raw.len() / 1000 + 64);
+    }
+    encode(raw, LEVEL, raw.len() / 3 + 64)
+}
+
+/// Whether a sample from the middle, 1/16 of a full member, hardly gets smaller at the fastest level: pictures, films, archives.
+fn is_incompressible(raw: &[u8]) -> bool {
+    if raw.len() < 2 * SAMPLE {
+        return false;
+    }
+    let middle = raw.len() / 2;
+    let sample = &raw[middle - SAMPLE / 2..middle + SAMPLE / 2];
+    encode(sample, Compression::fast(), SAMPLE).len() * 100 >= SAMPLE * WORTHWHILE_PERCENT
+}
+
+fn encode(raw: &[u8], level: Compression, capacity: usize) -> Vec<u8> {
+    let mut encoder = GzBuilder::new().write(Vec::with_capacity(capacity), level);
     // Writing into a Vec cannot fail.
     if encoder.write_all(raw).is_err() {
         unreachable!("writing into memory");
@@ -192,7 +215,7 @@ mod tests {
 
     #[test]
     fn members_concatenate_and_each_reads_alone() {
-        let mut writer = MemberWriter::new(Vec::new(), 2);
+        let mut writer = MemberWriter::new(Vec::new(), &Effort::full(2));
         let mut raw = Vec::new();
         for i in 0..400_000u32 {
             let line = format!("row {i} of the test\n");
@@ -220,6 +243,25 @@ mod tests {
     }
 
     #[test]
+    fn noise_is_stored_and_text_is_not() {
+        let noise: Vec<u8> = (0..MEMBER_BYTES as u64)
+            .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8)
+            .collect();
+        let text: Vec<u8> = (0..).flat_map(|i: u32| format!("row {i}\n").into_bytes()).take(MEMBER_BYTES).collect();
+        assert!(is_incompressible(&noise) && !is_incompressible(&text));
+        assert!(!is_incompressible(&noise[..SAMPLE]), "short ones are compressed whatever they are");
+        // Half and half: the sample lies across, so it is compressed.
+        let half = [&noise[..MEMBER_BYTES / 2], &text[..MEMBER_BYTES / 2]].concat();
+        for raw in [noise, text, half] {
+            let packed = member(&raw);
+            assert!(packed.len() <= raw.len() + raw.len() / 1000 + 64);
+            let mut back = Vec::new();
+            flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut back).unwrap();
+            assert!(back == raw);
+        }
+    }
+
+    #[test]
     fn a_sink_that_fails_is_reported_with_its_own_error() {
         struct Full(usize);
         impl Write for Full {
@@ -231,7 +273,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut writer = MemberWriter::new(Full(3000), 2);
+        let mut writer = MemberWriter::new(Full(3000), &Effort::full(2));
         let mut seed = 1u64;
         let error = loop {
             let noise: Vec<u8> = (0..MEMBER_BYTES)

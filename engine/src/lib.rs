@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod control;
 pub mod cut_over;
 pub mod dump;
+pub mod effort;
 pub mod files;
 pub mod fingerprint;
 pub mod foreign;

@@ -1,4 +1,4 @@
-//! Whether a database archive is whole: size and SHA-256 of the file, every gzip member, the SQL's own checksum, and its
+//! Whether an archive is whole: size and SHA-256 of the file, every gzip member, the content's own checksum, and of SQL the
 //! last line. One pass over the file; nothing is loaded anywhere.
 
 use crate::{
@@ -59,6 +59,21 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
+    /// Whether it condemns the archive: not what only keeps it from being read now.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Archive(ArchiveError::Io { source, .. }) => source.kind() == io::ErrorKind::NotFound,
+            Self::Archive(_)
+            | Self::Size { .. }
+            | Self::Sha256 { .. }
+            | Self::Gzip { .. }
+            | Self::Content { .. }
+            | Self::Trailer { .. } => true,
+            Self::Foreign { .. } => true,
+            Self::Component { .. } | Self::Cancelled => false,
+        }
+    }
+
     /// What the operator can do next, if we know.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -72,8 +87,18 @@ impl VerifyError {
     }
 }
 
-/// Reads the whole file. Progress is in its bytes. Blocks: call it on a thread that may.
+/// The same of a database archive; that of another component is refused before it is read.
 pub fn database(path: &Path, expected: Option<&Expected>, control: &Control) -> Result<Verified, VerifyError> {
+    match read_manifest(path)? {
+        Some(manifest) if manifest.component != "database" => {
+            Err(VerifyError::Component { path: path.to_owned(), component: manifest.component })
+        }
+        _ => archive(path, expected, control),
+    }
+}
+
+/// Reads the whole file. Progress is in its bytes. Blocks: call it on a thread that may.
+pub fn archive(path: &Path, expected: Option<&Expected>, control: &Control) -> Result<Verified, VerifyError> {
     let io = |action| move |source| ArchiveError::Io { action, path: path.to_owned(), source };
     let file = File::open(path).map_err(io("open"))?;
     let size = file.metadata().map_err(io("read"))?.len();
@@ -81,9 +106,7 @@ pub fn database(path: &Path, expected: Option<&Expected>, control: &Control) -> 
         return Err(VerifyError::Size { path: path.to_owned(), actual: size, expected: expected.size });
     }
     let manifest = read_manifest(path)?.ok_or_else(|| VerifyError::Foreign { path: path.to_owned() })?;
-    if manifest.component != "database" {
-        return Err(VerifyError::Component { path: path.to_owned(), component: manifest.component });
-    }
+    let is_sql = manifest.component == "database";
     control.progress.phase(format!("verifying {}", path.display()), size);
     let mut hashed = Hashed::new(file, control);
     let mut reader = flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 17, &mut hashed));
@@ -98,8 +121,10 @@ pub fn database(path: &Path, expected: Option<&Expected>, control: &Control) -> 
             Err(source) => return Err(VerifyError::Gzip { path: path.to_owned(), at, source }),
         };
         raw_hash.update(&buffer[..read]);
-        scanner.feed(&buffer[..read], &mut events);
-        events.clear();
+        if is_sql {
+            scanner.feed(&buffer[..read], &mut events);
+            events.clear();
+        }
         at += read as u64;
     }
     drop(reader);
@@ -113,7 +138,7 @@ pub fn database(path: &Path, expected: Option<&Expected>, control: &Control) -> 
     if raw != manifest.raw_sha256 {
         return Err(VerifyError::Content { path: path.to_owned(), actual: raw, expected: manifest.raw_sha256 });
     }
-    if !scanner.is_complete() {
+    if is_sql && !scanner.is_complete() {
         return Err(VerifyError::Trailer { path: path.to_owned() });
     }
     Ok(Verified { size, sha256, manifest })
@@ -147,11 +172,11 @@ impl Read for Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::ArchiveWriter;
+    use crate::{archive::ArchiveWriter, effort::Effort};
     use std::{fs, io::Write};
 
     fn write(dir: &Path, name: &str, component: &str, sql: &str) -> Expected {
-        let mut writer = ArchiveWriter::create(dir, name, "1.1", 1, &Control::default()).unwrap();
+        let mut writer = ArchiveWriter::create(dir, name, "1.1", &Effort::full(1), &Control::default()).unwrap();
         writer.write_all(sql.as_bytes()).unwrap();
         let archive = writer.finish(Manifest { component: component.into(), ..Manifest::default() }).unwrap().publish().unwrap();
         Expected { size: archive.size, sha256: archive.sha256 }

@@ -17,7 +17,7 @@ mod undo;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use jobs::{backup::Backup, config::Config, config::Env, prune::Prune};
+use jobs::{backup::Backup, config::Config, config::Env, prune::Prune, verify::Verify};
 use output::Output;
 use sqlx::MySqlConnection;
 use std::{path::PathBuf, process::ExitCode};
@@ -79,6 +79,14 @@ The settings backup_max_backups and backup_retention_days say how many and how l
 _MONTHLY and _YEARLY keep more. Never removed: the newest verified backup of the database, the newest good archive of
 each component, what has no copy off-site yet, files that we did not write, and what a job reads.")]
     Prune(submit::Submit<Prune>),
+    /// Read an archive to its end, or restore it into a scratch schema to prove it good.
+    #[command(after_help = "EXAMPLES
+  enqueue verify --drill --wait                      the newest database archive, restored, compared and dropped
+  enqueue verify uploads_2026-11-24_020000.tar.gz    size, SHA-256, every byte of its content
+  enqueue schedule enable weekly-drill               each Sunday
+
+`enqueue backups --json` and archives.verification say what is proven.")]
+    Verify(submit::Submit<Verify>),
     /// Delete one archive, or a backup with all its archives.
     #[command(after_help = "EXAMPLES
   enqueue delete uploads_2026-11-24_020000.tar.gz --wait
@@ -144,6 +152,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Restore(args) => args.run(&app).await,
             Command::Undo(args) => args.run(&app).await,
             Command::Prune(submit) => submit.run(&app).await,
+            Command::Verify(submit) => submit.run(&app).await,
             Command::Delete(args) => args.run(&app).await,
             Command::Jobs(args) => args.run(&app).await,
             Command::Show(args) => args.run(&app).await,

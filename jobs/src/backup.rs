@@ -245,7 +245,7 @@ async fn archive(
     name: &str,
     attempt: Attempt,
 ) -> anyhow::Result<PartialArchive> {
-    let writer = ArchiveWriter::create(directory, name, &attempt.tag(), context.config.threads, &context.control)?;
+    let writer = ArchiveWriter::create(directory, name, &attempt.tag(), &context.config.effort, &context.control)?;
     match component {
         Component::Database => database(context, writer).await,
         other => directory_archive(context, other, writer, directory).await,
@@ -265,6 +265,7 @@ async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<Pa
         schema_prefix: config.schema_prefix.clone(),
         lock_wait: config.lock_wait,
         expected_bytes: previous,
+        effort: config.effort,
         block_ddl: context.is_last_attempt && context.attempt > 1,
     };
     let (writer, dump) =
@@ -290,7 +291,8 @@ async fn directory_archive(
     let source = source(&context.config, component, directory)?;
     let control = context.control.clone();
     let taken_at = chrono::Utc::now();
-    tokio::task::spawn_blocking(move || {
+    // A thread of its own: one of tokio's would stay nice for whatever it does next.
+    let work = move || {
         let archive = files::archive(&source, &mut writer, &control)?;
         let manifest = Manifest {
             format: FORMAT,
@@ -302,8 +304,8 @@ async fn directory_archive(
             ..Manifest::default()
         };
         Ok(writer.finish(manifest)?)
-    })
-    .await?
+    };
+    context.config.effort.run(work).await?
 }
 
 /// Where a file component lies, and what stays out of it: always the backup directory, and of the framework also

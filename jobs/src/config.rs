@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `BACKUP_DATABASE_URL` | control schema, `mysql://user:password@host/heratio_backup` |
 //! | `HERATIO_DATABASE_URL`, else `DB_URL`, `DATABASE_URL`, else `DB_HOST`, `DB_PORT`, `DB_SOCKET`, `DB_DATABASE`, `DB_USERNAME`, `DB_PASSWORD` | application database |
+//! | `BACKUP_SCRATCH_DATABASE_URL` | server for drills, `mysql://heratio_drill:password@host` (default: the application's); its account needs no right on the application database |
 //! | `HERATIO_ROOT` | application root; its `packages` directory is the packages component |
 //! | `HERATIO_UPLOADS_PATH` | uploads component (default `{HERATIO_ROOT}/uploads`) |
 //! | `HERATIO_BACKUPS_PATH` | backup directory, where the setting `backup_path` is empty |
@@ -11,6 +12,8 @@
 //! | `BACKUP_TIMEZONE` | zone in which times are shown and read (default `UTC`) |
 //! | `BACKUP_TOOLS_DIR` | directory of the client tools, looked in before `PATH` |
 //! | `BACKUP_THREADS` | compressing threads (default: the host's cores, at most 8) |
+//! | `BACKUP_NICE` | niceness of backup's own threads and of the dump tool, 0 to 19 (default 10) |
+//! | `BACKUP_MAX_RATE` | bytes of input that a backup reads per second, also as `20M` (default: no limit) |
 //! | `BACKUP_LOCK_WAIT` | seconds to wait for the dump's first lock (default 20): the application's writes wait meanwhile |
 //! | `BACKUP_LEASE` | seconds of a job's lease (default 120, at least 2) |
 //! | `BACKUP_POLL_MS` | milliseconds between looks for work (default 500) |
@@ -34,11 +37,13 @@
 pub mod mail;
 
 use crate::queue::backend::Timing;
+use engine::effort::Effort;
 use engine::server::{ServerConfig, Tls};
 use mail::MailConfig;
 use percent_encoding::percent_decode_str;
 use std::{
     collections::HashMap,
+    num::NonZeroU64,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -80,6 +85,8 @@ pub struct Config {
     pub control: ServerConfig,
     /// Application database.
     pub application: ServerConfig,
+    /// Server for drills; none: the application's. Its schema is not used.
+    pub scratch: Option<ServerConfig>,
     /// Application root.
     pub root: Option<PathBuf>,
     /// Uploads component.
@@ -92,8 +99,8 @@ pub struct Config {
     pub timezone: chrono_tz::Tz,
     /// Where client tools are looked for first.
     pub tools_dir: Option<PathBuf>,
-    /// Compressing threads.
-    pub threads: usize,
+    /// How hard a backup works.
+    pub effort: Effort,
     /// Longest wait for the dump's first lock.
     pub lock_wait: Duration,
     /// The queue's timing.
@@ -263,6 +270,7 @@ impl Config {
         let config = Self {
             control: control(env)?,
             application: application(env)?,
+            scratch: scratch(env)?,
             root,
             uploads,
             backups: env.path("HERATIO_BACKUPS_PATH")?,
@@ -272,7 +280,7 @@ impl Config {
                 .parse()
                 .map_err(|_| invalid("BACKUP_TIMEZONE", format!("`{timezone}` is not a time zone such as UTC or Africa/Johannesburg")))?,
             tools_dir: env.path("BACKUP_TOOLS_DIR")?,
-            threads: env.number("BACKUP_THREADS", cores.min(8), 1)?,
+            effort: Effort { threads: env.number("BACKUP_THREADS", cores.min(8), 1)?, nice: nice(env)?, max_rate: max_rate(env)? },
             lock_wait: Duration::from_secs(env.number("BACKUP_LOCK_WAIT", 20, 1)?),
             timing: Timing {
                 lease: Duration::from_secs(env.number("BACKUP_LEASE", 120, 2)?),
@@ -328,6 +336,28 @@ impl Config {
     }
 }
 
+fn nice(env: &Env) -> Result<u8, ConfigError> {
+    match env.number("BACKUP_NICE", 10u8, 0)? {
+        nice @ 0..=19 => Ok(nice),
+        nice => Err(invalid("BACKUP_NICE", format!("`{nice}` is more than 19"))),
+    }
+}
+
+fn max_rate(env: &Env) -> Result<Option<NonZeroU64>, ConfigError> {
+    let Some(text) = env.get("BACKUP_MAX_RATE") else { return Ok(None) };
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1_000),
+        Some((at, 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let rate = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).and_then(NonZeroU64::new);
+    match rate {
+        Some(rate) => Ok(Some(rate)),
+        None => Err(invalid("BACKUP_MAX_RATE", format!("`{text}` is not a number of bytes per second, such as 20000000 or 20M"))),
+    }
+}
+
 /// Checks a node's name; the error says what it may hold.
 pub fn node_name(node: &str) -> Result<String, String> {
     if node.is_empty() || node.len() > 64 || !node.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
@@ -346,6 +376,19 @@ fn control(env: &Env) -> Result<ServerConfig, ConfigError> {
         why: "it names the control schema, for example mysql://backup:PASSWORD@127.0.0.1/heratio_backup",
     })?;
     server("BACKUP_DATABASE_URL", &url)
+}
+
+fn scratch(env: &Env) -> Result<Option<ServerConfig>, ConfigError> {
+    let name = "BACKUP_SCRATCH_DATABASE_URL";
+    let Some(mut text) = env.secret(name)? else { return Ok(None) };
+    // It needs no schema, and one that is there for all serves as well.
+    if let Ok(mut url) = url::Url::parse(&text)
+        && url.path().trim_start_matches('/').is_empty()
+    {
+        url.set_path("information_schema");
+        text = url.into();
+    }
+    server(name, &text).map(Some)
 }
 
 fn application(env: &Env) -> Result<ServerConfig, ConfigError> {
@@ -448,6 +491,16 @@ mod tests {
     }
 
     #[test]
+    fn rates_take_units() {
+        let app = ("DB_DATABASE", "heratio");
+        let rate = |text: &str| read(&[CONTROL, app, ("BACKUP_MAX_RATE", text)]).unwrap().effort.max_rate.map(NonZeroU64::get);
+        assert_eq!(
+            [rate(""), rate("20"), rate("20k"), rate("20M"), rate("2G")],
+            [None, Some(20), Some(20_000), Some(20_000_000), Some(2_000_000_000)]
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_named_and_no_secret_is_shown() {
         let error = |pairs: &[(&str, &str)]| read(pairs).unwrap_err().to_string();
         assert!(error(&[]).starts_with("missing environment variable BACKUP_DATABASE_URL"));
@@ -464,6 +517,11 @@ mod tests {
             ("BACKUP_TIMEZONE", "Mars/Base"),
             ("BACKUP_LEASE", "1"),
             ("BACKUP_SCHEMA_PREFIX", "Bad-"),
+            ("BACKUP_NICE", "20"),
+            ("BACKUP_NICE", "-1"),
+            ("BACKUP_MAX_RATE", "0"),
+            ("BACKUP_MAX_RATE", "fast"),
+            ("BACKUP_MAX_RATE", "99999999999999999999G"),
             ("BACKUP_DISK_ALERT_PERCENT", "101"),
             ("BACKUP_MAX_AGE_HOURS", "a day"),
             ("BACKUP_HISTORY_DAYS", "-1"),

@@ -29,3 +29,4 @@ pub mod state;
 pub mod test_kinds;
 pub mod undo;
 pub mod units;
+pub mod verify;

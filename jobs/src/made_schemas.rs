@@ -1,6 +1,6 @@
 //! Schemas that we make on the application server: announced before they are made, swept when nobody needs them.
 
-use crate::config::Config;
+use crate::{config::Config, verify::server_of};
 use anyhow::{Context as _, ensure};
 use engine::cut_over::{drop_schema, tables};
 use sqlx::{MySqlConnection, MySqlPool};
@@ -71,8 +71,9 @@ pub async fn sweep(pool: &MySqlPool, config: &Config) -> anyhow::Result<Vec<Stri
     if left.is_empty() {
         return Ok(dropped);
     }
-    let mut connection = config.application.connect_without_schema().await.context("application database")?;
     for (schema, purpose) in left {
+        let server = server_of(config, &purpose);
+        let mut connection = server.connect_without_schema().await.with_context(|| format!("server of schema `{schema}`"))?;
         ensure!(schema.starts_with(&config.schema_prefix), "`{schema}` does not begin with `{}`: not dropped", config.schema_prefix);
         let expired: Option<i32> = sqlx::query_scalar("SELECT 1 FROM undo_points WHERE undo_schema = ? AND state = 'expired'")
             .bind(&schema)

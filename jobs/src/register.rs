@@ -10,12 +10,14 @@ use crate::{
     restore::Restore,
     restore_plan::RestorePlan,
     undo::Undo,
+    verify::Verify,
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
 pub const KINDS: &[Kind] = &[
     Kind::of::<Backup>(),
     Kind::of::<Prune>(),
+    Kind::of::<Verify>(),
     Kind::of::<Delete>(),
     Kind::of::<Notify>(),
     Kind::of::<RestorePlan>(),

@@ -34,6 +34,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection};
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -157,16 +158,20 @@ impl Restore {
 
         let stage = ServerConfig { schema: places.stage.clone(), ..config.application.clone() };
         let mut sessions = Vec::new();
-        for _ in 0..config.threads.clamp(1, 4) {
+        for _ in 0..config.effort.threads.clamp(1, 4) {
             sessions.push(recorded(context, &stage).await?);
         }
         let loading = load(&plan.path, manifest, &places.stage, Code::WithoutEvents, sessions, &context.control);
         let (loaded, ()) = tokio::join!(loading, hit_while_loading(&context.control));
         let loaded = loaded.map_err(give_up)?;
-        let firing = load_events(&mut recorded(context, &stage).await?, plan).await.map_err(give_up)?;
+        let firing = load_events(&mut recorded(context, &stage).await?, &plan.path, manifest).await.map_err(give_up)?;
         context.log.info(format!("{} tables loaded into `{}`", loaded.tables, places.stage));
         failpoint::hit("restore_check").await;
-        let rows = check(context, &stage, manifest).await.map_err(give_up)?;
+        let mut sessions = Vec::new();
+        for _ in 0..config.effort.threads.clamp(1, 4) {
+            sessions.push(recorded(context, &stage).await?);
+        }
+        let rows = check(&context.control, sessions, &places.stage, manifest).await.map_err(give_up)?;
         let loading_seconds = start.elapsed().as_secs_f64();
         // One that no statement of the archive has changed.
         let mut staging = recorded(context, &stage).await?;
@@ -292,9 +297,9 @@ async fn hit_while_loading(control: &Control) {
 }
 
 /// Makes the archive's events in the staging schema, switched off, so that none fires there. Returns which are to fire afterwards.
-async fn load_events(connection: &mut MySqlConnection, plan: &Plan) -> anyhow::Result<BTreeSet<String>> {
+pub(crate) async fn load_events(connection: &mut MySqlConnection, path: &Path, manifest: &Manifest) -> anyhow::Result<BTreeSet<String>> {
     let mut firing = BTreeSet::new();
-    for statement in statements_of(&plan.path, &plan.verified.manifest, &[SectionKind::Events])? {
+    for statement in statements_of(path, manifest, &[SectionKind::Events])? {
         let text = stored_code::set_enabled(&statement, false).unwrap_or_else(|| statement.clone());
         if text != statement
             && let Some((ObjectKind::Event, name)) = created(&statement)
@@ -310,19 +315,21 @@ async fn load_events(connection: &mut MySqlConnection, plan: &Plan) -> anyhow::R
 }
 
 /// Compares what was loaded with the manifest: tables, rows, and checksums where there are any. Returns how many rows.
-async fn check(context: &Context, stage: &ServerConfig, manifest: &Manifest) -> anyhow::Result<u64> {
-    let mut connection = recorded(context, stage).await?;
+///
+/// All sessions, at least one, are in the schema, and are closed.
+pub(crate) async fn check(control: &Control, mut sessions: Vec<MySqlConnection>, schema: &str, manifest: &Manifest) -> anyhow::Result<u64> {
+    let connection = sessions.first_mut().context("no session to check with")?;
     let tables = manifest.sections.iter().filter(|s| s.kind == "table");
     let mut wanted: BTreeSet<String> = tables.clone().map(|s| s.name.clone()).collect();
     wanted.extend(manifest.sections.iter().filter(|s| s.kind == "sequence").map(|s| s.name.clone()));
-    let there = engine::cut_over::tables(&mut connection, &stage.schema).await?;
+    let there = engine::cut_over::tables(connection, schema).await?;
     ensure!(
         there == wanted,
         "what was loaded is not the backup: these tables are missing or too many: {}",
         there.symmetric_difference(&wanted).cloned().collect::<Vec<_>>().join(", ")
     );
     let facts = manifest.database.clone().unwrap_or_default();
-    let code = stored_code::list(&mut connection, &stage.schema).await?;
+    let code = stored_code::list(connection, schema).await?;
     use ObjectKind::{Function, Package, PackageBody, Procedure, Trigger, View};
     let routines = [Procedure, Function, Package, PackageBody];
     for (what, expected, kinds) in
@@ -332,18 +339,14 @@ async fn check(context: &Context, stage: &ServerConfig, manifest: &Manifest) -> 
         ensure!(found == expected, "what was loaded is not the backup: it has {found} {what}, and the backup has {expected}");
     }
     let waiting: Vec<Section> = tables.cloned().collect();
-    context.control.progress.phase("checking rows", waiting.iter().map(|s| s.end - s.start).sum());
+    control.progress.phase("checking rows", waiting.iter().map(|s| s.end - s.start).sum());
     let rows = waiting.iter().filter_map(|s| s.rows).sum();
     // The largest last: they are taken from the end.
     let waiting = Arc::new(Mutex::new(waiting));
     waiting.lock().unwrap_or_else(PoisonError::into_inner).sort_by_key(|s| s.end - s.start);
-    let mut sessions = vec![connection];
-    for _ in 1..context.config.threads.clamp(1, 4) {
-        sessions.push(recorded(context, stage).await?);
-    }
     let mut tasks = tokio::task::JoinSet::new();
     for mut session in sessions {
-        let (waiting, control, schema) = (waiting.clone(), context.control.clone(), stage.schema.clone());
+        let (waiting, control, schema) = (waiting.clone(), control.clone(), schema.to_owned());
         tasks.spawn(async move {
             loop {
                 let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();

@@ -197,7 +197,7 @@ async fn read(context: &Context, path: &Path, expected: Option<Expected>) -> any
     let settings = settings(&context.config, &mut application, &mut control).await?;
     drop(control);
     let scratch = paths::ensure_backup_dir(&checked_directory(&context.config, &settings).map_err(give_up)?)?.path;
-    let (path, control, threads) = (path.to_owned(), context.control.clone(), context.config.threads);
+    let (path, control, threads) = (path.to_owned(), context.control.clone(), context.config.effort.threads);
     let tag = Attempt { job_id: context.job_id, fence: context.fence }.tag();
     let imported =
         tokio::task::spawn_blocking(move || foreign::import(&path, &scratch, &tag, threads, &control)).await?.map_err(give_up)?;

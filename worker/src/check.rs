@@ -69,13 +69,25 @@ pub(crate) fn effective(config: &Config) -> Vec<(&'static str, String)> {
     vec![
         ("control schema", server(&config.control)),
         ("application database", server(&config.application)),
+        ("drills", config.scratch.as_ref().map_or_else(|| "on the application's server".to_owned(), |s| format!("as {}", s.target()))),
         ("application root", path(&config.root)),
         ("uploads", path(&config.uploads)),
         ("backup directory", format!("{} (where the setting backup_path is empty)", path(&config.backups))),
         ("node", config.node.clone()),
         ("time zone", config.timezone.to_string()),
         ("client tools", config.tools_dir.as_ref().map_or_else(|| "from PATH".to_owned(), |p| p.display().to_string())),
-        ("compressing threads", config.threads.to_string()),
+        (
+            "effort",
+            format!(
+                "{} compressing threads, nice {}, {}",
+                config.effort.threads,
+                config.effort.nice,
+                config
+                    .effort
+                    .max_rate
+                    .map_or_else(|| "no limit".to_owned(), |rate| format!("at most {} per second", jobs::units::size(rate.get())))
+            ),
+        ),
         (
             "mail",
             match &config.mail {
@@ -104,6 +116,12 @@ pub(crate) async fn check(config: &Config) -> Findings {
         match Server::detect(connection).await {
             Ok(server) => database(config, connection, &server, &mut findings).await,
             Err(error) => findings.error("application database", error),
+        }
+    }
+    if let Some(scratch) = &config.scratch {
+        match scratch.connect_without_schema().await {
+            Ok(_) => findings.add(Level::Ok, "drills", format!("connected to {}", scratch.target())),
+            Err(error) => findings.error("drills", error),
         }
     }
     let settings = match (&mut application, &mut control) {
