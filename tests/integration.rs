@@ -8,6 +8,7 @@ mod test_app;
 
 mod backup;
 mod crash;
+mod cut_over;
 mod delete;
 mod failures;
 mod health;

@@ -1,6 +1,6 @@
 //! Loading an archive over several connections gives what one `gunzip | mysql` gives.
 
-use crate::test_app::{TestApp, on_both_flavours};
+use crate::test_app::{TestApp, TestServer, on_both_flavours};
 use engine::{
     archive::read_manifest,
     control::Control,
@@ -13,7 +13,7 @@ use sqlx::Row;
 use std::path::{Path, PathBuf};
 
 /// A schema with a large table, foreign keys in a circle, code of every sort, and values that are easily broken.
-pub(crate) async fn fill(app: &TestApp) {
+async fn fill(app: &TestApp) {
     app.sql(
         "CREATE TABLE big (id INT PRIMARY KEY AUTO_INCREMENT, a VARCHAR(200), b BLOB, KEY (a));
          INSERT INTO big (a, b) VALUES ('it''s \\\\ \"x\" ;', x'00270a5c3b22'), (NULL, NULL), ('😀\n;', '');
@@ -51,7 +51,12 @@ async fn load_with(app: &TestApp, archive: &Path, schema: &str, connections: usi
 
 /// Every definition and every row's checksum.
 pub(crate) async fn everything(app: &TestApp, schema: &str) -> Vec<String> {
-    let mut connection = app.server.connect(Some(schema)).await;
+    everything_on(&app.server, schema).await
+}
+
+/// The same on this server.
+pub(crate) async fn everything_on(server: &TestServer, schema: &str) -> Vec<String> {
+    let mut connection = server.connect(Some(schema)).await;
     let mut found = Vec::new();
     let list = [
         ("TABLE", "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY 1"),
@@ -85,7 +90,7 @@ pub(crate) async fn everything(app: &TestApp, schema: &str) -> Vec<String> {
                     .to_owned(),
             );
             if kind == "TABLE" && !found.last().unwrap().contains(" VIEW ") {
-                let sum = app.server.client(&format!("CHECKSUM TABLE `{schema}`.`{name}`"));
+                let sum = server.client(&format!("CHECKSUM TABLE `{schema}`.`{name}`"));
                 found.push(format!("{name} {}", sum.trim().rsplit('\t').next().unwrap()));
             }
         }

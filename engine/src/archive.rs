@@ -305,6 +305,7 @@ impl Drop for TempFile {
     fn drop(&mut self) {
         if let Some(path) = &self.0
             && let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %path.display(), %error, "cannot remove the partial archive; prune will sweep it");
         }

@@ -5,7 +5,7 @@
 
 mod error;
 mod locks;
-mod pump;
+pub(crate) mod pump;
 mod tool;
 
 use crate::{

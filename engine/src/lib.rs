@@ -11,6 +11,7 @@ pub mod dump;
 pub mod effort;
 pub mod files;
 pub mod fingerprint;
+pub mod foreign;
 pub mod gzip;
 pub mod identity;
 pub mod load;

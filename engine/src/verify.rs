@@ -108,7 +108,7 @@ pub fn archive(path: &Path, expected: Option<&Expected>, control: &Control) -> R
     let manifest = read_manifest(path)?.ok_or_else(|| VerifyError::Foreign { path: path.to_owned() })?;
     let is_sql = manifest.component == "database";
     control.progress.phase(format!("verifying {}", path.display()), size);
-    let mut hashed = Hashed { file, hash: Sha256::new(), control: control.clone() };
+    let mut hashed = Hashed::new(file, control);
     let mut reader = flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 17, &mut hashed));
     let (mut raw_hash, mut scanner, mut events, mut at) = (Sha256::new(), Scanner::default(), Vec::new(), 0u64);
     let mut buffer = vec![0; 1 << 17];
@@ -145,10 +145,16 @@ pub fn archive(path: &Path, expected: Option<&Expected>, control: &Control) -> R
 }
 
 /// The file, hashed on its way.
-struct Hashed {
+pub(crate) struct Hashed {
     file: File,
-    hash: Sha256,
+    pub(crate) hash: Sha256,
     control: Control,
+}
+
+impl Hashed {
+    pub(crate) fn new(file: File, control: &Control) -> Self {
+        Self { file, hash: Sha256::new(), control: control.clone() }
+    }
 }
 
 impl Read for Hashed {

@@ -169,7 +169,8 @@ pub(crate) fn describe(app: &App, job: &JobRow, result: &Value) -> anyhow::Resul
     let mut lines: Vec<String> = Vec::new();
     if job.kind == "restore_plan" {
         let (backup, replaces) = (&result["backup"], &result["replaces"]);
-        lines.push(format!("archive  {} ({}, SHA-256 {})", text(&result["path"]), size(number(&result["size"])), text(&result["sha256"])));
+        let foreign = if result["foreign"] == true { "foreign  " } else { "archive  " };
+        lines.push(format!("{foreign}{} ({}, SHA-256 {})", text(&result["path"]), size(number(&result["size"])), text(&result["sha256"])));
         lines.push(format!(
             "holds    schema `{}` of {} {}, taken {}: {} tables with {} rows, {} views, {} triggers, {} routines, {} events",
             text(&result["from"]["schema"]),

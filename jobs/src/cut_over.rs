@@ -100,9 +100,12 @@ pub struct Facts {
     /// Foreign keys of other schemas, to be made again on the new tables.
     #[serde(default)]
     pub relink: Vec<ForeignKey>,
-    /// The live schema was made for it: a restore beside the live database.
+    /// It is a restore beside the live database.
     #[serde(default)]
     pub beside: bool,
+    /// The schema did not exist before, so it goes when nothing comes of it.
+    #[serde(default)]
+    pub made: bool,
     /// For how many hours the replaced tables are kept.
     #[serde(default)]
     pub undo_hours: u32,
@@ -150,6 +153,10 @@ impl Pen<'_> {
             query.push(" JOIN jobs j ON j.id = c.job_id AND j.state = 'running' AND j.fence = ").push_bind(fence);
         }
         query.push(" SET c.step = ").push_bind(step).push(", c.position = ").push_bind(position as u32);
+        if step == "drop_events" && self.fence.is_some() {
+            // The hook before is over.
+            query.push(", c.started_at = UTC_TIMESTAMP(6)");
+        }
         if step == "renamed" {
             query.push(", c.renamed_at = COALESCE(c.renamed_at, UTC_TIMESTAMP(6))");
         }
@@ -347,6 +354,9 @@ impl Work<'_> {
     /// Up to the RENAME TABLE, and on MySQL, under the same locks, the new triggers.
     async fn first_half(&self, connection: &mut MySqlConnection) -> anyhow::Result<()> {
         let CutOver { places, facts, old, .. } = self.cut_over;
+        if facts.made {
+            cut_over::make_schema(connection, &places.live, &facts.collation).await?;
+        }
         use_schema(connection, &places.live).await?;
         self.patient.prepare(connection).await?;
         self.pen.note("drop_events", 0).await?;
@@ -422,6 +432,9 @@ impl Work<'_> {
     /// Finishes or reverts, by where the tables are.
     async fn end(&self, connection: &mut MySqlConnection) -> anyhow::Result<Ended> {
         let CutOver { id, places, facts, .. } = self.cut_over;
+        if facts.made {
+            cut_over::make_schema(connection, &places.live, &facts.collation).await?;
+        }
         ensure!(
             cut_over::schema_exists(connection, &places.live).await?,
             "schema `{}` does not exist any more, and its cut-over is open. Next: CREATE DATABASE `{0}`",
@@ -557,7 +570,7 @@ impl Work<'_> {
             made_schemas::remove(self.pen.pool, connection, &places.stage).await?;
         }
         self.drop_if_empty(connection, &places.undo).await?;
-        if facts.beside && cut_over::tables(connection, &places.live).await?.is_empty() {
+        if facts.made && cut_over::tables(connection, &places.live).await?.is_empty() {
             cut_over::drop_schema(connection, &places.live).await?;
         }
         let reverted = sqlx::query(

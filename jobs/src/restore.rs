@@ -164,8 +164,7 @@ impl Restore {
         let loading = load(&plan.path, manifest, &places.stage, Code::WithoutEvents, sessions, &context.control);
         let (loaded, ()) = tokio::join!(loading, hit_while_loading(&context.control));
         let loaded = loaded.map_err(give_up)?;
-        let mut staging = recorded(context, &stage).await?;
-        let firing = load_events(&mut staging, &plan.path, manifest).await.map_err(give_up)?;
+        let firing = load_events(&mut recorded(context, &stage).await?, &plan.path, manifest).await.map_err(give_up)?;
         context.log.info(format!("{} tables loaded into `{}`", loaded.tables, places.stage));
         failpoint::hit("restore_check").await;
         let mut sessions = Vec::new();
@@ -174,6 +173,8 @@ impl Restore {
         }
         let rows = check(&context.control, sessions, &places.stage, manifest).await.map_err(give_up)?;
         let loading_seconds = start.elapsed().as_secs_f64();
+        // One that no statement of the archive has changed.
+        let mut staging = recorded(context, &stage).await?;
         let cleared = if self.clear_transient { clear_transient(&mut staging, &places.stage).await? } else { Vec::new() };
         let kept = if plan.live { keep_settings_table(&mut staging, places).await? } else { false };
         let mut new_code = stored_code::read(&mut staging, &places.stage).await?;
@@ -190,20 +191,20 @@ impl Restore {
 
         made_schemas::announce(&context.pool, context.job_id, context.fence, &places.undo, Purpose::Undo).await?;
         engine::cut_over::make_schema(exclusive.connection(), &places.undo, &collation).await?;
-        if !plan.live {
-            engine::cut_over::make_schema(exclusive.connection(), &places.live, &collation).await?;
+        let (mut old_code, mut old_tables) = (Vec::new(), BTreeSet::new());
+        if live_exists {
+            let live = ServerConfig { schema: places.live.clone(), ..config.application.clone() };
+            let mut reading = recorded(context, &live).await?;
+            old_code = stored_code::read(&mut reading, &places.live).await?;
+            old_tables = engine::cut_over::tables(&mut reading, &places.live).await?;
         }
-        let live = ServerConfig { schema: places.live.clone(), ..config.application.clone() };
-        let mut reading = recorded(context, &live).await?;
-        let old_code = stored_code::read(&mut reading, &places.live).await?;
-        let old_tables = engine::cut_over::tables(&mut reading, &places.live).await?;
-        drop(reading);
         let hooked = plan.live && !(config.restore.pre_hook.is_empty() && config.restore.post_hook.is_empty());
         let facts = Facts {
             moves: Moves { old: old_tables, new: new_tables },
             collation,
             relink: plan.relink.clone(),
             beside: !plan.live,
+            made: !live_exists,
             undo_hours: config.restore.undo_hours,
             hooked,
         };

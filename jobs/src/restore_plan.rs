@@ -4,6 +4,7 @@
 
 use crate::{
     backup::checked_directory,
+    catalog::Attempt,
     config::Config,
     job::{Context, Done, Field, Job, Policy, Shape, Tell, give_up},
     settings::Settings,
@@ -13,6 +14,7 @@ use crate::{
 use anyhow::{Context as _, anyhow};
 use engine::{
     cut_over::{self, ForeignKey},
+    foreign::{self, Imported},
     load::statements_of,
     manifest::{DatabaseFacts, Manifest},
     paths,
@@ -20,7 +22,7 @@ use engine::{
     server::{Flavour, Server},
     sql_scan::{ObjectKind, SectionKind},
     stored_code,
-    verify::{self, Expected, Verified},
+    verify::{self, Expected, Verified, VerifyError},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -89,8 +91,10 @@ impl Job for RestorePlan {
 pub struct Plan {
     /// Of everything that must not change until it is applied, hex.
     pub evidence: String,
-    /// The archive.
+    /// Where the archive is read.
     pub path: PathBuf,
+    /// Keeps it there, if another program wrote the dump.
+    pub imported: Option<Imported>,
     /// What it is.
     pub verified: Verified,
     /// The schema that will hold it.
@@ -170,14 +174,41 @@ async fn settings(config: &Config, application: &mut MySqlConnection, control: &
     Ok(Settings::read_control(control).await?)
 }
 
+/// A verified archive, and where it is read.
+struct Read {
+    verified: Verified,
+    path: PathBuf,
+    imported: Option<Imported>,
+}
+
+/// Verifies an archive of ours, or makes one of a dump that another program wrote.
+async fn read(context: &Context, path: &Path, expected: Option<Expected>) -> anyhow::Result<Read> {
+    let checked = {
+        let (path, control) = (path.to_owned(), context.control.clone());
+        tokio::task::spawn_blocking(move || verify::database(&path, expected.as_ref(), &control)).await?
+    };
+    match checked {
+        Ok(verified) => return Ok(Read { verified, path: path.to_owned(), imported: None }),
+        Err(VerifyError::Foreign { .. }) => {}
+        Err(error) => return Err(give_up(error)),
+    }
+    let mut application = context.config.application.connect_without_schema().await.context("application database")?;
+    let mut control = context.pool.acquire().await?;
+    let settings = settings(&context.config, &mut application, &mut control).await?;
+    drop(control);
+    let scratch = paths::ensure_backup_dir(&checked_directory(&context.config, &settings).map_err(give_up)?)?.path;
+    let (path, control, threads) = (path.to_owned(), context.control.clone(), context.config.effort.threads);
+    let tag = Attempt { job_id: context.job_id, fence: context.fence }.tag();
+    let imported =
+        tokio::task::spawn_blocking(move || foreign::import(&path, &scratch, &tag, threads, &control)).await?.map_err(give_up)?;
+    Ok(Read { verified: imported.verified.clone(), path: imported.path(), imported: Some(imported) })
+}
+
 /// Verifies the archive and looks at the server. An error: no plan can be made; what must not be done is in `refusals`.
 pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Plan> {
     let config = &context.config;
     let (path, expected) = locate(context, &request.archive).await?;
-    let verified = {
-        let (path, control) = (path.clone(), context.control.clone());
-        tokio::task::spawn_blocking(move || verify::database(&path, expected.as_ref(), &control)).await?.map_err(give_up)?
-    };
+    let Read { verified, path: readable, imported } = read(context, &path, expected).await?;
     context.control.progress.phase("looking at the server", 0);
     let manifest = &verified.manifest;
     let database = manifest.database.clone().ok_or_else(|| give_up(anyhow!("the archive's manifest has no facts about a database")))?;
@@ -206,11 +237,14 @@ pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Pl
         look.refusals.push(format!("schema `{target}` exists and holds {how_many} objects. Next: choose a name that is free"));
     }
     let statements = {
-        let (path, manifest) = (path.clone(), manifest.clone());
+        let (path, manifest) = (readable.clone(), manifest.clone());
         let kinds = [SectionKind::Triggers, SectionKind::View, SectionKind::Routines, SectionKind::Events];
         tokio::task::spawn_blocking(move || statements_of(&path, &manifest, &kinds)).await?.map_err(give_up)?
     };
     let definers = look.definers(&statements).await?;
+    if live && imported.is_some() {
+        look.left_out(&code, &database);
+    }
     if !live {
         look.names_of_the_old(&statements, &database.schema);
     }
@@ -247,6 +281,7 @@ pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Pl
     let facts = json!({
         "archive": request.archive,
         "path": path,
+        "foreign": imported.is_some(),
         "size": verified.size,
         "sha256": verified.sha256,
         "taken_at": manifest.taken_at,
@@ -272,7 +307,8 @@ pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Pl
     });
     Ok(Plan {
         evidence: hex::encode(Sha256::digest(evidence.to_string())),
-        path,
+        path: readable,
+        imported,
         target,
         live,
         relink,
@@ -306,6 +342,9 @@ impl Look<'_> {
         self.refusals.extend(cut_over::unfit(self.connection, self.server).await);
         let live = &self.config.application.schema;
         match &request.into {
+            None if database.schema.is_empty() => self.refusals.push(format!(
+                "the dump does not say which schema it holds, so it cannot be told that it is `{live}`. Next: restore it beside, with --into SCHEMA"
+            )),
             None if &database.schema != live => self.refusals.push(format!(
                 "the archive holds schema `{}`, and the application database is `{live}`. Next: restore it beside, with --into SCHEMA",
                 database.schema
@@ -413,6 +452,23 @@ impl Look<'_> {
             .collect();
         if !found.is_empty() {
             self.warnings.push(format!("these name `{old}` in their texts, and will still mean it: {}", found.join("; ")));
+        }
+    }
+
+    /// mysqldump leaves routines and events out unless it is told otherwise.
+    fn left_out(&mut self, code: &[(ObjectKind, String)], database: &DatabaseFacts) {
+        use ObjectKind::{Event, Function, Package, PackageBody, Procedure};
+        let routines = [Procedure, Function, Package, PackageBody];
+        for (what, there, option, kinds) in
+            [("routines", database.routines, "--routines", &routines[..]), ("events", database.events, "--events", &[Event])]
+        {
+            let live = code.iter().filter(|(kind, _)| kinds.contains(kind)).count();
+            if there == 0 && live > 0 {
+                self.warnings.push(format!(
+                    "the dump has no {what}, and `{}` has {live}: they will be gone (was it made without {option}?); `enqueue undo` brings them back",
+                    self.target
+                ));
+            }
         }
     }
 
