@@ -580,3 +580,6 @@ impl Drop for Writers {
         drop(self.finish());
     }
 }
+
+#[cfg(test)]
+mod tests;
