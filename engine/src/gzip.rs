@@ -333,9 +333,13 @@ mod tests {
 
     #[test]
     fn noise_is_stored_and_text_is_not() {
-        let noise: Vec<u8> = (0..MEMBER_BYTES as u64)
-            .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8)
-            .collect();
+        let mut seed = 1u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 56) as u8
+        })
+        .take(MEMBER_BYTES)
+        .collect();
         let text: Vec<u8> = (0..).flat_map(|i: u32| format!("row {i}\n").into_bytes()).take(MEMBER_BYTES).collect();
         assert!(is_incompressible(&noise) && !is_incompressible(&text));
         assert!(!is_incompressible(&noise[..SAMPLE]), "short ones are compressed whatever they are");
