@@ -8,6 +8,7 @@ mod test_app;
 
 mod backup;
 mod crash;
+mod dumper;
 mod failures;
 mod health;
 mod history;

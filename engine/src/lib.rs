@@ -26,3 +26,4 @@ pub mod sql_scan;
 pub mod table;
 pub mod tools;
 pub mod tuple;
+mod wire;

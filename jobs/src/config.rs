@@ -10,7 +10,8 @@
 //! | `BACKUP_NODE` | this host's name as a node (default: its host name) |
 //! | `BACKUP_TIMEZONE` | zone in which times are shown and read (default `UTC`) |
 //! | `BACKUP_TOOLS_DIR` | directory of the client tools, looked in before `PATH` |
-//! | `BACKUP_THREADS` | compressing threads (default: the host's cores, at most 8) |
+//! | `BACKUP_DUMPER` | who dumps the database: `native` (the default) or `mysqldump`, the server's own tool |
+//! | `BACKUP_THREADS` | compressing threads, and up to 4 sessions that read the database (default: the host's cores, at most 8) |
 //! | `BACKUP_LOCK_WAIT` | seconds to wait for the dump's first lock (default 20): the application's writes wait meanwhile |
 //! | `BACKUP_LEASE` | seconds of a job's lease (default 120, at least 2) |
 //! | `BACKUP_POLL_MS` | milliseconds between looks for work (default 500) |
@@ -29,7 +30,10 @@
 pub mod mail;
 
 use crate::queue::backend::Timing;
-use engine::server::{ServerConfig, Tls};
+use engine::{
+    dump::Dumper,
+    server::{ServerConfig, Tls},
+};
 use mail::MailConfig;
 use percent_encoding::percent_decode_str;
 use std::{
@@ -87,7 +91,9 @@ pub struct Config {
     pub timezone: chrono_tz::Tz,
     /// Where client tools are looked for first.
     pub tools_dir: Option<PathBuf>,
-    /// Compressing threads.
+    /// Who dumps the database.
+    pub dumper: Dumper,
+    /// Compressing threads, and sessions that read the database.
     pub threads: usize,
     /// Longest wait for the dump's first lock.
     pub lock_wait: Duration,
@@ -215,6 +221,7 @@ impl Config {
                 .parse()
                 .map_err(|_| invalid("BACKUP_TIMEZONE", format!("`{timezone}` is not a time zone such as UTC or Africa/Johannesburg")))?,
             tools_dir: env.path("BACKUP_TOOLS_DIR")?,
+            dumper: env.get("BACKUP_DUMPER").map_or(Ok(Dumper::default()), str::parse).map_err(|e| invalid("BACKUP_DUMPER", e))?,
             threads: env.number("BACKUP_THREADS", cores.min(8), 1)?,
             lock_wait: Duration::from_secs(env.number("BACKUP_LOCK_WAIT", 20, 1)?),
             timing: Timing {
