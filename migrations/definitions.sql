@@ -4,7 +4,7 @@
 -- `waits_for` is the earliest of: the job that holds a resource, or a job before it in the line for one. A job whose node
 -- is gone keeps nobody waiting.
 CREATE OR REPLACE VIEW job_history AS
-SELECT j.id, j.kind, j.state, j.requested_by, j.requested_from, j.created_at, j.run_at, j.started_at, j.finished_at,
+SELECT j.id, j.kind, k.description, j.state, j.requested_by, j.requested_from, j.created_at, j.run_at, j.started_at, j.finished_at,
        ROUND(TIMESTAMPDIFF(MICROSECOND, j.started_at, COALESCE(j.finished_at, UTC_TIMESTAMP(6))) / 1000000, 1) AS seconds,
        j.attempt, j.max_attempts, j.queue, j.node, j.phase, j.progress_done, j.progress_total, j.progress_unit,
        CASE WHEN j.state = 'available' THEN (
@@ -18,7 +18,7 @@ SELECT j.id, j.kind, j.state, j.requested_by, j.requested_from, j.created_at, j.
                                     AND FIND_IN_SET(o.queue, w.queues))))
        ) END AS waits_for,
        j.error, j.result, j.payload
-  FROM jobs j;
+  FROM jobs j LEFT JOIN kinds k ON k.kind = j.kind;
 
 DROP PROCEDURE IF EXISTS refuse_job;
 CREATE PROCEDURE refuse_job(IN p_text TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci)
@@ -330,7 +330,8 @@ BEGIN
     CALL refuse_job(CONCAT('options: kind `', v_kind, '` does not preempt; only destructive kinds do'));
   END IF;
   IF v_queue IS NULL AND v_archive IS NOT NULL THEN
-    SELECT MIN(CONCAT('node:', node)) INTO v_queue FROM archives WHERE file_name = v_archive AND state = 'complete';
+    SELECT MIN(CONCAT('node:', node)) INTO v_queue FROM archives
+     WHERE state = 'complete' AND (file_name = v_archive OR backup_id = IF(v_archive REGEXP '^[0-9]+$', CAST(v_archive AS UNSIGNED), NULL));
   END IF;
   IF v_unique_jobs AND v_key IS NULL AND v_run_at IS NULL THEN
     SET v_key = CONCAT(v_kind, ' ', COALESCE(v_queue, 'shared'), ' ', SHA2(v_canonical, 256));

@@ -1,6 +1,6 @@
 //! Loading an archive over several connections gives what one `gunzip | mysql` gives.
 
-use crate::test_app::{TestApp, on_both_flavours};
+use crate::test_app::{TestApp, TestServer, on_both_flavours};
 use engine::{
     archive::read_manifest,
     control::Control,
@@ -50,8 +50,13 @@ async fn load_with(app: &TestApp, archive: &Path, schema: &str, connections: usi
 }
 
 /// Every definition and every row's checksum.
-async fn everything(app: &TestApp, schema: &str) -> Vec<String> {
-    let mut connection = app.server.connect(Some(schema)).await;
+pub(crate) async fn everything(app: &TestApp, schema: &str) -> Vec<String> {
+    everything_on(&app.server, schema).await
+}
+
+/// The same on this server.
+pub(crate) async fn everything_on(server: &TestServer, schema: &str) -> Vec<String> {
+    let mut connection = server.connect(Some(schema)).await;
     let mut found = Vec::new();
     let list = [
         ("TABLE", "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() ORDER BY 1"),
@@ -85,7 +90,7 @@ async fn everything(app: &TestApp, schema: &str) -> Vec<String> {
                     .to_owned(),
             );
             if kind == "TABLE" && !found.last().unwrap().contains(" VIEW ") {
-                let sum = app.server.client(&format!("CHECKSUM TABLE `{schema}`.`{name}`"));
+                let sum = server.client(&format!("CHECKSUM TABLE `{schema}`.`{name}`"));
                 found.push(format!("{name} {}", sum.trim().rsplit('\t').next().unwrap()));
             }
         }

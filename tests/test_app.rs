@@ -306,6 +306,8 @@ impl TestApp {
     pub(crate) async fn on(server: TestServer) -> Self {
         let app = Self::bare(server).await;
         jobs::migrate::migrate(&app.config()).await.expect("migrate");
+        // Every good backup enqueues a prune; most tests want to find what they made.
+        app.setting("backup_max_backups", "999").await;
         app
     }
 
@@ -405,6 +407,15 @@ impl TestApp {
     pub(crate) async fn control_sql(&self, sql: &str) {
         let mut connection = self.server.connect(Some(&self.control())).await;
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect(sql);
+    }
+
+    /// Sets a setting of the group `backup`, for an application without a table of settings.
+    pub(crate) async fn setting(&self, key: &str, value: &str) {
+        self.control_sql(&format!(
+            "DELETE FROM ahg_settings WHERE setting_key = '{key}';
+             INSERT INTO ahg_settings (setting_key, setting_value, setting_group) VALUES ('{key}', '{value}', 'backup')"
+        ))
+        .await;
     }
 
     /// Enqueues a job as the library does it.

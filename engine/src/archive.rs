@@ -12,6 +12,7 @@
 
 use crate::{
     control::Control,
+    effort::{Effort, Throttle},
     gzip::{self, MemberWriter},
     manifest::Manifest,
     section_writer::SectionWriter,
@@ -84,6 +85,7 @@ pub struct ArchiveWriter {
     members: MemberWriter<HashingFile>,
     raw_hash: Sha256,
     raw_size: u64,
+    throttle: Option<Throttle>,
     control: Control,
     file: TempFile,
     target: PathBuf,
@@ -109,18 +111,19 @@ pub struct PartialArchive {
 }
 
 impl ArchiveWriter {
-    /// Creates `.{name}.{tag}.partial` in `dir` with mode 0600; `threads` threads compress.
+    /// Creates `.{name}.{tag}.partial` in `dir` with mode 0600.
     ///
     /// A file of that temporary name can only be the same attempt's, and is an error.
-    pub fn create(dir: &Path, name: &str, tag: &str, threads: usize, control: &Control) -> Result<Self, ArchiveError> {
+    pub fn create(dir: &Path, name: &str, tag: &str, effort: &Effort, control: &Control) -> Result<Self, ArchiveError> {
         let path = dir.join(format!(".{name}.{tag}.partial"));
         let file =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(ArchiveError::io("create", &path))?;
-        let members = MemberWriter::new(HashingFile { file, path: path.clone(), hash: Sha256::new(), size: 0 }, threads);
+        let members = MemberWriter::new(HashingFile { file, path: path.clone(), hash: Sha256::new(), size: 0 }, effort);
         Ok(Self {
             members,
             raw_hash: Sha256::new(),
             raw_size: 0,
+            throttle: effort.max_rate.map(Throttle::new),
             control: control.clone(),
             file: TempFile(Some(path)),
             target: dir.join(name),
@@ -148,6 +151,9 @@ impl Write for ArchiveWriter {
         let n = self.members.write(buf)?;
         self.raw_hash.update(&buf[..n]);
         self.raw_size += n as u64;
+        if let Some(throttle) = &mut self.throttle {
+            throttle.pay(n, &self.control.cancel)?;
+        }
         Ok(n)
     }
 
@@ -299,6 +305,7 @@ impl Drop for TempFile {
     fn drop(&mut self) {
         if let Some(path) = &self.0
             && let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %path.display(), %error, "cannot remove the partial archive; prune will sweep it");
         }
@@ -312,7 +319,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn write(dir: &Path, name: &str) -> PartialArchive {
-        let mut writer = ArchiveWriter::create(dir, name, "41.1", 2, &Control::default()).unwrap();
+        let mut writer = ArchiveWriter::create(dir, name, "41.1", &Effort::full(2), &Control::default()).unwrap();
         writer.write_all(b"first").unwrap();
         writer.cut().unwrap();
         writer.write_all(b"second").unwrap();
@@ -383,7 +390,7 @@ mod tests {
     fn a_cancelled_writer_stops() {
         let dir = tempfile::tempdir().unwrap();
         let control = Control::default();
-        let mut writer = ArchiveWriter::create(dir.path(), "a.sql.gz", "1.1", 1, &control).unwrap();
+        let mut writer = ArchiveWriter::create(dir.path(), "a.sql.gz", "1.1", &Effort::full(1), &control).unwrap();
         writer.write_all(b"x").unwrap();
         control.cancel.cancel();
         assert_eq!(writer.write_all(b"y").unwrap_err().to_string(), "cancelled");

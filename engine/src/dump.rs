@@ -6,11 +6,12 @@
 mod error;
 mod locks;
 mod native;
-mod pump;
+pub(crate) mod pump;
 mod tool;
 
 use crate::{
     control::Control,
+    effort::Effort,
     fingerprint::{Change, Depth, Fingerprint},
     identity,
     manifest::{Coordinates, DatabaseFacts, Section},
@@ -66,6 +67,8 @@ pub struct DumpConfig {
     pub lock_wait: Duration,
     /// Size of the last dump in bytes, to show progress by; else the server's statistics serve.
     pub expected_bytes: Option<u64>,
+    /// How hard to work.
+    pub effort: Effort,
     /// Keep others from changing definitions while dumping. For the last attempt: their DDL waits for the whole dump.
     pub block_ddl: bool,
 }

@@ -4,11 +4,12 @@
 //! Members that start at known places can be decompressed alone and in parallel. An empty member's
 //! extra field (section 2.3.1.1) carries data that decompression does not see: the manifest.
 
+use crate::effort::Effort;
 use flate2::{Compression, GzBuilder};
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     sync::{Arc, Mutex, PoisonError, mpsc},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 /// Uncompressed bytes of a member, unless a section ends before. Larger members compress hardly better
@@ -17,6 +18,11 @@ pub const MEMBER_BYTES: usize = 1 << 20;
 
 /// Level 6, as gzip's default: what a user of `mysqldump | gzip` compares with.
 const LEVEL: Compression = Compression::new(6);
+
+/// Bytes of the sample that tells whether a member is worth compressing.
+const SAMPLE: usize = 64 << 10;
+/// Of its size, what it must get below.
+const WORTHWHILE_PERCENT: usize = 97;
 
 /// A member on its way: the sender side compresses, the receiver side writes in order.
 type Compressed = (u64, Vec<u8>);
@@ -37,15 +43,15 @@ pub struct MemberWriter<S> {
 }
 
 impl<S: Write + Send + 'static> MemberWriter<S> {
-    /// Starts `threads` compressing threads (at least one) and one that writes to `sink`.
-    pub fn new(sink: S, threads: usize) -> Self {
-        let threads = threads.max(1);
+    /// Starts compressing threads and one that writes to `sink`, all as nice as `effort` says.
+    pub fn new(sink: S, effort: &Effort) -> Self {
+        let threads = effort.threads.max(1);
         let (work, jobs) = mpsc::sync_channel::<(Vec<u8>, mpsc::SyncSender<Compressed>)>(threads);
         let jobs = Arc::new(Mutex::new(jobs));
         let compressors = (0..threads)
             .map(|_| {
                 let jobs = jobs.clone();
-                thread::spawn(move || {
+                effort.spawn(move || {
                     loop {
                         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok((raw, reply)) = next else { return };
@@ -58,7 +64,7 @@ impl<S: Write + Send + 'static> MemberWriter<S> {
             })
             .collect();
         let (order, replies) = mpsc::sync_channel::<mpsc::Receiver<Compressed>>(threads + 2);
-        let output = thread::spawn(move || write_in_order(sink, replies));
+        let output = effort.spawn(move || write_in_order(sink, replies));
         Self { buffer: Vec::with_capacity(MEMBER_BYTES), work: Some(work), order: Some(order), compressors, output: Some(output) }
     }
 
@@ -143,9 +149,100 @@ fn write_in_order<S: Write>(mut sink: S, replies: mpsc::Receiver<mpsc::Receiver<
     Ok((sink, members))
 }
 
-/// One complete gzip member holding `raw`.
+/// Decompresses members whose sizes are known, on several threads, and gives their content in order.
+///
+/// At most `2 * threads + 2` members are in memory. Each member's CRC-32 and size are checked, and that it is one member.
+pub struct MemberReader {
+    order: mpsc::Receiver<mpsc::Receiver<io::Result<Vec<u8>>>>,
+    current: Vec<u8>,
+    at: usize,
+}
+
+impl MemberReader {
+    /// Reads `source` from where it stands; `members` as [`MemberWriter::finish`] told them.
+    pub fn new<R: Read + Send + 'static>(mut source: R, members: Vec<(u64, u64)>, effort: &Effort) -> Self {
+        let threads = effort.threads.max(1);
+        let (work, jobs) = mpsc::sync_channel::<(u64, Vec<u8>, mpsc::SyncSender<io::Result<Vec<u8>>>)>(threads);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..threads {
+            let jobs = jobs.clone();
+            effort.spawn(move || {
+                loop {
+                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((raw, packed, reply)) = next else { return };
+                    // The receiver is gone when the reader is.
+                    if reply.send(unpack(raw, &packed)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let (sender, order) = mpsc::sync_channel(threads + 2);
+        effort.spawn(move || {
+            for (raw, len) in members {
+                let (reply, receiver) = mpsc::sync_channel(1);
+                if sender.send(receiver).is_err() {
+                    return;
+                }
+                let mut packed = vec![0; len as usize];
+                let sent = match source.read_exact(&mut packed) {
+                    Ok(()) => work.send((raw, packed, reply)).is_ok(),
+                    Err(error) => reply.send(Err(error)).is_ok() && false,
+                };
+                if !sent {
+                    return;
+                }
+            }
+        });
+        Self { order, current: Vec::new(), at: 0 }
+    }
+}
+
+impl Read for MemberReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.current.len() {
+            let Ok(next) = self.order.recv() else { return Ok(0) };
+            self.current = next.recv().map_err(|_| io::Error::other("a decompressing thread stopped"))??;
+            self.at = 0;
+        }
+        let n = buf.len().min(self.current.len() - self.at);
+        buf[..n].copy_from_slice(&self.current[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+fn unpack(raw: u64, packed: &[u8]) -> io::Result<Vec<u8>> {
+    // Members are at most this large; a damaged index must not make us ask for more.
+    let mut content = Vec::with_capacity(raw.min(4 * MEMBER_BYTES as u64) as usize);
+    let mut decoder = flate2::bufread::GzDecoder::new(packed);
+    (&mut decoder).take(raw + 1).read_to_end(&mut content)?;
+    if content.len() as u64 != raw || !decoder.into_inner().is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a member is not of the size that the index says"));
+    }
+    Ok(content)
+}
+
+/// One complete gzip member holding `raw`, stored as it is where compressing would not be worth its time.
 pub fn member(raw: &[u8]) -> Vec<u8> {
-    let mut encoder = GzBuilder::new().write(Vec::with_capacity(raw.len() / 3 + 64), LEVEL);
+    if is_incompressible(raw) {
+        return encode(raw, Compression::none(), raw.len() + raw.len() / 1000 + 64);
+    }
+    encode(raw, LEVEL, raw.len() / 3 + 64)
+}
+
+/// Whether a sample from the middle, 1/16 of a full member, hardly gets smaller at the fastest level: pictures, films, archives.
+fn is_incompressible(raw: &[u8]) -> bool {
+    if raw.len() < 2 * SAMPLE {
+        return false;
+    }
+    let middle = raw.len() / 2;
+    let sample = &raw[middle - SAMPLE / 2..middle + SAMPLE / 2];
+    encode(sample, Compression::fast(), SAMPLE).len() * 100 >= SAMPLE * WORTHWHILE_PERCENT
+}
+
+fn encode(raw: &[u8], level: Compression, capacity: usize) -> Vec<u8> {
+    let mut encoder = GzBuilder::new().write(Vec::with_capacity(capacity), level);
     // Writing into a Vec cannot fail.
     if encoder.write_all(raw).is_err() {
         unreachable!("writing into memory");
@@ -188,11 +285,10 @@ pub fn read_extra(id: [u8; 2], bytes: &[u8]) -> Option<(&[u8], usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
     #[test]
     fn members_concatenate_and_each_reads_alone() {
-        let mut writer = MemberWriter::new(Vec::new(), 2);
+        let mut writer = MemberWriter::new(Vec::new(), &Effort::full(2));
         let mut raw = Vec::new();
         for i in 0..400_000u32 {
             let line = format!("row {i} of the test\n");
@@ -209,6 +305,22 @@ mod tests {
         assert!(all == raw);
         assert_eq!(members.iter().map(|m| m.0).sum::<u64>(), raw.len() as u64);
         assert_eq!(members.iter().map(|m| m.1).sum::<u64>(), file.len() as u64);
+        let mut parallel = Vec::new();
+        MemberReader::new(io::Cursor::new(file.clone()), members.clone(), &Effort::full(2)).read_to_end(&mut parallel).unwrap();
+        assert!(parallel == raw);
+        for (bad, at) in [("a flipped bit", 100), ("the end is missing", file.len())] {
+            let mut file = file.clone();
+            if at == file.len() {
+                file.truncate(at - 9)
+            } else {
+                file[at] ^= 1
+            }
+            let read = MemberReader::new(io::Cursor::new(file), members.clone(), &Effort::full(2)).read_to_end(&mut Vec::new());
+            assert!(read.is_err(), "{bad}");
+        }
+        let mut longer = members.clone();
+        longer[0].0 += 1;
+        assert!(MemberReader::new(io::Cursor::new(file.clone()), longer, &Effort::full(2)).read_to_end(&mut Vec::new()).is_err());
         let (mut at, mut raw_at) = (0, 0);
         for (raw_len, len) in members {
             let mut one = Vec::new();
@@ -216,6 +328,29 @@ mod tests {
             assert!(one == raw[raw_at..raw_at + raw_len as usize]);
             at += len as usize;
             raw_at += raw_len as usize;
+        }
+    }
+
+    #[test]
+    fn noise_is_stored_and_text_is_not() {
+        let mut seed = 1u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 56) as u8
+        })
+        .take(MEMBER_BYTES)
+        .collect();
+        let text: Vec<u8> = (0..).flat_map(|i: u32| format!("row {i}\n").into_bytes()).take(MEMBER_BYTES).collect();
+        assert!(is_incompressible(&noise) && !is_incompressible(&text));
+        assert!(!is_incompressible(&noise[..SAMPLE]), "short ones are compressed whatever they are");
+        // Half and half: the sample lies across, so it is compressed.
+        let half = [&noise[..MEMBER_BYTES / 2], &text[..MEMBER_BYTES / 2]].concat();
+        for raw in [noise, text, half] {
+            let packed = member(&raw);
+            assert!(packed.len() <= raw.len() + raw.len() / 1000 + 64);
+            let mut back = Vec::new();
+            flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut back).unwrap();
+            assert!(back == raw);
         }
     }
 
@@ -231,7 +366,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut writer = MemberWriter::new(Full(3000), 2);
+        let mut writer = MemberWriter::new(Full(3000), &Effort::full(2));
         let mut seed = 1u64;
         let error = loop {
             let noise: Vec<u8> = (0..MEMBER_BYTES)

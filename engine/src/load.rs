@@ -65,6 +65,17 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether another server would not take the archive either: not privileges, space or a lost connection.
+    pub fn condemns_the_archive(&self) -> bool {
+        match self {
+            Self::Archive(_) | Self::Read { .. } | Self::Truncated { .. } | Self::NotUtf8 { .. } => true,
+            Self::Refused { source, .. } => {
+                !matches!(server_error(source), None | Some(1044 | 1142 | 1227 | 1419 | 1153 | 1114 | 1021 | 3 | 28 | 1205 | 1213 | 1317))
+            }
+            Self::Cancelled => false,
+        }
+    }
+
     /// What the operator can do next, if we know.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

@@ -271,6 +271,69 @@ pub fn missing_for_dump(privileges: &Privileges, server: &Server, schema: &str, 
     missing
 }
 
+/// What `privileges` lack for a restore into `schema`, which is loaded in schemas of ours such as `stage`.
+///
+/// RENAME TABLE needs ALTER and DROP on the old name, CREATE and INSERT on the new one.
+pub fn missing_for_restore(
+    privileges: &Privileges,
+    server: &Server,
+    schema: &str,
+    stage: &str,
+    prefix: &str,
+    live: bool,
+) -> Vec<MissingPrivilege> {
+    let mut missing = vec![];
+    let account = server.quoted_account();
+    let mut need = |has: bool, privilege: &str, on: String, reason, required| {
+        if !has {
+            let grant_statement = format!("GRANT {privilege} ON {on} TO {account};");
+            missing.push(MissingPrivilege { privilege: privilege.to_owned(), on, grant_statement, reason, required });
+        }
+    };
+    let all = ["CREATE", "DROP", "ALTER", "INSERT", "SELECT", "CREATE VIEW", "TRIGGER"];
+    let ours = if server.partial_revokes { on_schema(stage, true) } else { on_schemas_of(prefix) };
+    need(all.iter().all(|p| privileges.has(p, stage)), "ALL PRIVILEGES", ours, "nothing could be loaded beside the live database", true);
+    let tables = "the tables could not change places";
+    let code = "views, triggers, routines or events could not be made again";
+    for (privilege, reason) in RESTORE {
+        need(privileges.has(privilege, schema), privilege, on_schema(schema, server.partial_revokes), reason.unwrap_or(code), true);
+    }
+    if live && server.flavour == Flavour::MySql {
+        need(privileges.has("LOCK TABLES", schema), "LOCK TABLES", on_schema(schema, server.partial_revokes), tables, true);
+    }
+    let definers = "what other accounts defined could not be made again";
+    match server.flavour {
+        Flavour::MySql => {
+            let any = ["SET_ANY_DEFINER", "SET_USER_ID", "SUPER"].iter().any(|p| privileges.has_global(p));
+            need(any, "SET_ANY_DEFINER", "*.*".to_owned(), definers, false);
+            let unknown = ["ALLOW_NONEXISTENT_DEFINER", "SET_USER_ID", "SUPER"].iter().any(|p| privileges.has_global(p));
+            need(unknown, "ALLOW_NONEXISTENT_DEFINER", "*.*".to_owned(), definers, false);
+        }
+        Flavour::MariaDb => {
+            let any = ["SET USER", "SUPER"].iter().any(|p| privileges.has_global(p));
+            need(any, "SET USER", "*.*".to_owned(), definers, false);
+        }
+    }
+    let trusted = !server.log_bin || server.variable("log_bin_trust_function_creators").is_some_and(|v| v == "ON" || v == "1");
+    let functions =
+        "functions and triggers could not be made while the binary log is on (or SET GLOBAL log_bin_trust_function_creators = 1)";
+    need(trusted || privileges.has_global("SUPER"), "SUPER", "*.*".to_owned(), functions, false);
+    missing
+}
+
+/// What the cut-over does on the live schema.
+const RESTORE: [(&str, Option<&str>); 9] = [
+    ("ALTER", Some("the tables could not change places")),
+    ("DROP", Some("the tables could not change places")),
+    ("CREATE", Some("the tables could not change places")),
+    ("INSERT", Some("the tables could not change places")),
+    ("TRIGGER", None),
+    ("EVENT", None),
+    ("CREATE VIEW", None),
+    ("CREATE ROUTINE", None),
+    ("ALTER ROUTINE", None),
+];
+
 /// A schema as GRANT wants it: `_` and `%` are wildcards there unless `partial_revokes` is on.
 pub fn on_schema(schema: &str, literal: bool) -> String {
     let pattern = if literal { schema.to_owned() } else { escape(schema) };

@@ -8,7 +8,7 @@ use rustix::{
     fs::{MemfdFlags, Mode, fchmod, memfd_create},
     io::{FdFlags, fcntl_setfd},
     pipe::fcntl_setpipe_size,
-    process::{Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal},
+    process::{Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal, setpriority_process},
 };
 use std::{
     ffi::{OsStr, OsString},
@@ -81,12 +81,13 @@ pub struct Command {
     inherited: Vec<OwnedFd>,
     stdin: Option<PipeReader>,
     stdout: Option<PipeWriter>,
+    nice: u8,
 }
 
 impl Command {
     /// A command without arguments.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), args: vec![], env: vec![], inherited: vec![], stdin: None, stdout: None }
+        Self { program: program.into(), args: vec![], env: vec![], inherited: vec![], stdin: None, stdout: None, nice: 0 }
     }
 
     /// Adds one argument. Never a secret: any user can read it.
@@ -98,6 +99,12 @@ impl Command {
     /// Adds arguments; see [`Command::arg`].
     pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Runs it at this niceness, 0 to 19.
+    pub fn nice(mut self, nice: u8) -> Self {
+        self.nice = nice;
         self
     }
 
@@ -157,7 +164,11 @@ impl Command {
         command.stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let parent = getpid();
         let fds: Vec<_> = self.inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        let nice = i32::from(self.nice);
         let before_exec = move || {
+            if nice > 0 {
+                setpriority_process(None, nice)?;
+            }
             set_parent_process_death_signal(Some(Signal::KILL))?;
             // We may have died between fork and prctl; then nobody would kill this child.
             if getppid() != Some(parent) {
@@ -171,7 +182,7 @@ impl Command {
             }
             Ok(())
         };
-        // SAFETY: between fork and exec the closure makes system calls only (prctl, getppid, fcntl) and does not allocate.
+        // SAFETY: between fork and exec the closure makes system calls only (setpriority, prctl, getppid, fcntl) and does not allocate.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(before_exec);

@@ -128,6 +128,17 @@ impl Default for Scanner {
     }
 }
 
+/// What a statement creates, if anything.
+pub fn created(statement: &str) -> Option<(ObjectKind, String)> {
+    let (mut scanner, mut events) = (Scanner::default(), Vec::new());
+    scanner.feed(statement.as_bytes(), &mut events);
+    scanner.feed(b";", &mut events);
+    events.into_iter().find_map(|event| match event {
+        Event::Created { kind, name } => Some((kind, name)),
+        _ => None,
+    })
+}
+
 impl Scanner {
     /// Reads the next chunk and appends what it saw to `events`. The header's section comes with the first byte.
     pub fn feed(&mut self, chunk: &[u8], events: &mut Vec<Event>) {

@@ -2,6 +2,7 @@
 
 use crate::{App, output};
 use jobs::catalog;
+use sqlx::MySqlConnection;
 use std::process::ExitCode;
 
 /// Which backups to list.
@@ -45,6 +46,33 @@ impl BackupsArgs {
             }
             app.output.table(&["BACKUP", "STATE", "STARTED", "SIZE", "NODE", "LABEL / ARCHIVE"], &rows)?;
         }
+        if !app.output.json {
+            let foreign = foreign(app, &mut connection).await?;
+            if !foreign.is_empty() {
+                app.output.line("\nforeign files (unverified; `enqueue restore NAME` takes SQL dumps among them):")?;
+                for (name, bytes) in foreign {
+                    app.output.line(format_args!("  {:>9}  {name}", output::size(bytes)))?;
+                }
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Dumps and archives in this host's backup directory that the catalog does not know.
+async fn foreign(app: &App, connection: &mut MySqlConnection) -> anyhow::Result<Vec<(String, u64)>> {
+    // Another host's directory, or none: nothing to see from here.
+    let Some(files) = app.env.get("HERATIO_BACKUPS_PATH").and_then(|d| std::fs::read_dir(d).ok()) else { return Ok(Vec::new()) };
+    let known: Vec<String> = sqlx::query_scalar("SELECT file_name FROM archives").fetch_all(connection).await?;
+    let mut found = Vec::new();
+    for file in files {
+        let file = file?;
+        let Ok(name) = file.file_name().into_string() else { continue };
+        let is_one = [".sql", ".sql.gz", ".tar.gz"].iter().any(|end| name.ends_with(end)) && !name.starts_with('.');
+        if is_one && !known.contains(&name) {
+            found.push((name, file.metadata()?.len()));
+        }
+    }
+    found.sort();
+    Ok(found)
 }

@@ -35,7 +35,8 @@ pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("{text}");
 }
 
-async fn wait(app: &App, connection: MySqlConnection, id: u64) -> anyhow::Result<JobRow> {
+/// Shows progress until the job is over.
+pub(crate) async fn wait(app: &App, connection: MySqlConnection, id: u64) -> anyhow::Result<JobRow> {
     let mut connection = Some(connection);
     let mut view = View::new(app.output.json, id);
     let mut pause = Duration::from_millis(100);
@@ -88,6 +89,9 @@ pub(crate) fn why_text(app: &App, job: &JobRow, why: &Waiting) -> String {
         }
         Waiting::Until(time) => format!("waiting for {}", app.output.time(*time)),
         Waiting::Job(other) => format!("waiting for job {other}"),
+        Waiting::CutOver(other) => {
+            format!("waiting until a worker has ended the interrupted cut-over of job {other} (`enqueue show {other}`)")
+        }
         Waiting::Busy(slots) => format!("waiting for a free worker slot ({slots} in use)"),
         Waiting::Nothing => "waiting for a worker".into(),
         Waiting::NoWorker { last_seen, nodes } => {
@@ -223,6 +227,9 @@ pub(crate) fn result(app: &App, job: &JobRow) -> anyhow::Result<()> {
     };
     app.output.line(format_args!("job {} ({}) {}{seconds}", job.id, job.kind, crate::output::state(job.state)))?;
     let result = job.result.as_ref();
+    if let Some(result) = result.filter(|_| ["restore", "undo", "restore_plan"].contains(&&*job.kind)) {
+        crate::restore::describe(app, job, result)?;
+    }
     if let Some(backup) = result.and_then(|r| r["backup"].as_u64()) {
         app.output.line(format_args!("backup {backup}"))?;
     }
@@ -235,6 +242,24 @@ pub(crate) fn result(app: &App, job: &JobRow) -> anyhow::Result<()> {
             text("directory"),
             text("file_name")
         ))?;
+    }
+    let dry_run = result.is_some_and(|r| r["dry_run"] == true);
+    for backup in result.and_then(|r| r["plan"]["backups"].as_array()).into_iter().flatten() {
+        let word = match (backup["keep"] == true, dry_run) {
+            (true, _) => "keep",
+            (false, true) => "would remove",
+            (false, false) => "remove",
+        };
+        app.output.line(format_args!(
+            "  {word:<12}  backup {:<5} {}  {:>9}  {}",
+            backup["backup"].to_string(),
+            backup["taken_at"].as_str().and_then(|t| t.parse().ok()).map_or_else(String::new, |t| app.output.time(t)),
+            size(backup["size"].as_u64().unwrap_or(0)),
+            backup["why"].as_str().unwrap_or_default()
+        ))?;
+    }
+    for file in result.and_then(|r| r["deleted"].as_array()).into_iter().flatten() {
+        app.output.line(format_args!("  deleted {}", file["file_name"].as_str().unwrap_or_default()))?;
     }
     for key in ["errors", "warnings"] {
         for problem in result.and_then(|r| r[key].as_array()).into_iter().flatten() {

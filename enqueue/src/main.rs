@@ -2,18 +2,22 @@
 
 mod backups;
 mod cancel;
+mod confirm;
+mod delete;
 mod follow;
 mod jobs_list;
 mod move_job;
 mod output;
+mod restore;
 mod retry;
 mod schedule;
 mod show;
 mod submit;
+mod undo;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use jobs::{backup::Backup, config::Config, config::Env};
+use jobs::{backup::Backup, config::Config, config::Env, prune::Prune, verify::Verify};
 use output::Output;
 use sqlx::MySqlConnection;
 use std::{path::PathBuf, process::ExitCode};
@@ -55,6 +59,39 @@ enum Command {
   enqueue backup --components database --label \"before the upgrade\"
   enqueue backup --at '2026-11-25 02:00'             later; prints the job's number at once")]
     Backup(submit::Submit<Backup>),
+    /// Restore a database archive: into the live database, with an undo point, or beside it.
+    #[command(after_help = "EXAMPLES
+  enqueue restore database_heratio_2026-11-24_020000.sql.gz --dry-run      what it would do
+  enqueue restore 41 --components database --wait                          backup 41; asks for the name to be typed
+  enqueue restore database_heratio_2026-11-24_020000.sql.gz --into look    beside the live database
+  enqueue undo 57                                                          puts back what job 57 replaced
+
+The archive is verified, loaded beside the live database and checked before anything is replaced. What was replaced is
+kept for BACKUP_UNDO_HOURS (24).")]
+    Restore(restore::RestoreArgs),
+    /// Put back what a restore replaced.
+    Undo(undo::UndoArgs),
+    /// Remove backups that are too many or too old, by the settings; every good backup does it too.
+    #[command(after_help = "EXAMPLES
+  enqueue prune --dry-run --wait       what would go, and the rule behind each line
+
+The settings backup_max_backups and backup_retention_days say how many and how long; BACKUP_KEEP_DAILY, _WEEKLY,
+_MONTHLY and _YEARLY keep more. Never removed: the newest verified backup of the database, the newest good archive of
+each component, what has no copy off-site yet, files that we did not write, and what a job reads.")]
+    Prune(submit::Submit<Prune>),
+    /// Read an archive to its end, or restore it into a scratch schema to prove it good.
+    #[command(after_help = "EXAMPLES
+  enqueue verify --drill --wait                      the newest database archive, restored, compared and dropped
+  enqueue verify uploads_2026-11-24_020000.tar.gz    size, SHA-256, every byte of its content
+  enqueue schedule enable weekly-drill               each Sunday
+
+`enqueue backups --json` and archives.verification say what is proven.")]
+    Verify(submit::Submit<Verify>),
+    /// Delete one archive, or a backup with all its archives.
+    #[command(after_help = "EXAMPLES
+  enqueue delete uploads_2026-11-24_020000.tar.gz --wait
+  enqueue delete 41 --wait             backup 41 as a whole")]
+    Delete(delete::DeleteArgs),
     /// List jobs, the newest first.
     Jobs(jobs_list::JobsArgs),
     /// Show one job: state, progress, attempts, log, result.
@@ -112,6 +149,11 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             Command::Backup(submit) => submit.run(&app).await,
+            Command::Restore(args) => args.run(&app).await,
+            Command::Undo(args) => args.run(&app).await,
+            Command::Prune(submit) => submit.run(&app).await,
+            Command::Verify(submit) => submit.run(&app).await,
+            Command::Delete(args) => args.run(&app).await,
             Command::Jobs(args) => args.run(&app).await,
             Command::Show(args) => args.run(&app).await,
             Command::Cancel(args) => args.run(&app).await,

@@ -38,11 +38,15 @@ impl ShowArgs {
             State::Available => Some(why_text(app, &job, &waiting::why(&mut connection, &job).await?)),
             _ => None,
         };
+        let cut_over = jobs::cut_over::describe(&mut connection, id).await?;
         if app.output.json {
-            app.output.document(&json!({ "job": job, "waiting": waiting, "attempts": attempts, "log": log }))?;
+            app.output.document(&json!({ "job": job, "waiting": waiting, "attempts": attempts, "log": log, "cut_over": cut_over }))?;
             return Ok(ExitCode::SUCCESS);
         }
         follow::result(app, &job)?;
+        if let Some(cut_over) = cut_over {
+            app.output.line(format_args!("  {cut_over}"))?;
+        }
         app.output.line(format_args!("  asked by {} ({}) at {}", job.requested_by, job.requested_from, app.output.time(job.created_at)))?;
         app.output.line(format_args!("  payload {}", job.payload))?;
         match (job.state, waiting) {

@@ -6,6 +6,8 @@ use crate::{
     config::Config,
     health,
     job::{CatalogWrites, Context, Done, Field, GiveUp, Job, Policy, Shape, Tell, explain, give_up},
+    prune::Prune,
+    queue::NewJob,
     settings::Settings,
     state::State,
 };
@@ -151,7 +153,13 @@ fn publish(context: &Context, backup_id: u64, made: Vec<Made>, failed: Vec<(u64,
         _ => Some(errors.iter().map(|e| e.as_str()).collect::<Vec<_>>().join("; ")),
     };
     let all_warnings: Vec<String> = errors.into_iter().cloned().chain(warnings).collect();
-    Ok(Done { state, result, error, writes: Some(writes(backup_id, archives, failed, state, all_warnings)), follow_ups: Vec::new() })
+    // After a backup that failed, nothing is removed.
+    let mut follow_ups = Vec::new();
+    if state != State::Failed {
+        let from = format!("job {}", context.job_id);
+        follow_ups.push(NewJob::new(&Prune::default(), &context.requested_by, from).map_err(anyhow::Error::msg)?);
+    }
+    Ok(Done { state, result, error, writes: Some(writes(backup_id, archives, failed, state, all_warnings)), follow_ups })
 }
 
 fn describe(component: Component, archive: &ArchiveFile, seconds: f64) -> serde_json::Value {
@@ -237,7 +245,7 @@ async fn archive(
     name: &str,
     attempt: Attempt,
 ) -> anyhow::Result<PartialArchive> {
-    let writer = ArchiveWriter::create(directory, name, &attempt.tag(), context.config.threads, &context.control)?;
+    let writer = ArchiveWriter::create(directory, name, &attempt.tag(), &context.config.effort, &context.control)?;
     match component {
         Component::Database => database(context, writer).await,
         other => directory_archive(context, other, writer, directory).await,
@@ -256,12 +264,13 @@ async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<Pa
             .flatten();
     let dump_config = DumpConfig {
         dumper: config.dumper,
-        connections: config.threads.min(MAX_SESSIONS),
+        connections: config.effort.threads.min(MAX_SESSIONS),
         server: config.application.clone(),
         tools_dir: config.tools_dir.clone(),
         schema_prefix: config.schema_prefix.clone(),
         lock_wait: config.lock_wait,
         expected_bytes: previous,
+        effort: config.effort,
         block_ddl: context.is_last_attempt && context.attempt > 1,
     };
     let (writer, dump) =
@@ -287,7 +296,8 @@ async fn directory_archive(
     let source = source(&context.config, component, directory)?;
     let control = context.control.clone();
     let taken_at = chrono::Utc::now();
-    tokio::task::spawn_blocking(move || {
+    // A thread of its own: one of tokio's would stay nice for whatever it does next.
+    let work = move || {
         let archive = files::archive(&source, &mut writer, &control)?;
         let manifest = Manifest {
             format: FORMAT,
@@ -299,8 +309,8 @@ async fn directory_archive(
             ..Manifest::default()
         };
         Ok(writer.finish(manifest)?)
-    })
-    .await?
+    };
+    context.config.effort.run(work).await?
 }
 
 /// Where a file component lies, and what stays out of it: always the backup directory, and of the framework also

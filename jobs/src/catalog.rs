@@ -3,6 +3,8 @@
 //! A row that an attempt writes while it runs carries the attempt's fence and is refused when the fence no
 //! longer holds. What a dead attempt leaves on disk is found through its rows in state `writing` and swept.
 
+pub mod removal;
+
 use crate::component::Component;
 use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 use engine::sql::server_error;
@@ -309,13 +311,18 @@ pub struct ArchiveRow {
     pub sha256: String,
 }
 
-/// The newest `limit` backups, newest first.
+/// The newest `limit` backups, newest first; not those whose archives have all been removed.
 pub async fn backups(connection: &mut MySqlConnection, limit: u32) -> sqlx::Result<Vec<BackupRow>> {
     let mut tx = connection.begin().await?;
-    let rows = sqlx::query("SELECT id, job_id, label, state, node, started_at, finished_at, size FROM backups ORDER BY id DESC LIMIT ?")
-        .bind(limit)
-        .fetch_all(&mut *tx)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT id, job_id, label, state, node, started_at, finished_at, size FROM backups b
+          WHERE NOT EXISTS (SELECT 1 FROM archives a WHERE a.backup_id = b.id AND a.state IN ('deleting', 'deleted'))
+             OR EXISTS (SELECT 1 FROM archives a WHERE a.backup_id = b.id AND a.state = 'complete')
+          ORDER BY id DESC LIMIT ?",
+    )
+    .bind(limit)
+    .fetch_all(&mut *tx)
+    .await?;
     let mut backups = Vec::with_capacity(rows.len());
     for row in rows {
         let id: u64 = row.try_get("id")?;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `BACKUP_DATABASE_URL` | control schema, `mysql://user:password@host/heratio_backup` |
 //! | `HERATIO_DATABASE_URL`, else `DB_URL`, `DATABASE_URL`, else `DB_HOST`, `DB_PORT`, `DB_SOCKET`, `DB_DATABASE`, `DB_USERNAME`, `DB_PASSWORD` | application database |
+//! | `BACKUP_SCRATCH_DATABASE_URL` | server for drills, `mysql://heratio_drill:password@host` (default: the application's); its account needs no right on the application database |
 //! | `HERATIO_ROOT` | application root; its `packages` directory is the packages component |
 //! | `HERATIO_UPLOADS_PATH` | uploads component (default `{HERATIO_ROOT}/uploads`) |
 //! | `HERATIO_BACKUPS_PATH` | backup directory, where the setting `backup_path` is empty |
@@ -12,6 +13,8 @@
 //! | `BACKUP_TOOLS_DIR` | directory of the client tools, looked in before `PATH` |
 //! | `BACKUP_DUMPER` | who dumps the database: `native` (the default) or `mysqldump`, the server's own tool |
 //! | `BACKUP_THREADS` | compressing threads, and up to 4 sessions that read the database (default: the host's cores, at most 8) |
+//! | `BACKUP_NICE` | niceness of backup's own threads and of the dump tool, 0 to 19 (default 10) |
+//! | `BACKUP_MAX_RATE` | bytes of input that a backup reads per second, also as `20M` (default: no limit) |
 //! | `BACKUP_LOCK_WAIT` | seconds to wait for the dump's first lock (default 20): the application's writes wait meanwhile |
 //! | `BACKUP_LEASE` | seconds of a job's lease (default 120, at least 2) |
 //! | `BACKUP_POLL_MS` | milliseconds between looks for work (default 500) |
@@ -23,6 +26,11 @@
 //! | `BACKUP_DISK_ALERT_PERCENT` | how full the backup directory's disk may be before people are told (default 90; 0: never) |
 //! | `BACKUP_MAX_AGE_HOURS` | how old the newest database backup may be before people are told (default 26; 0: never) |
 //! | `BACKUP_HISTORY_DAYS` | days for which ended jobs stay in the history (default 400; 0: for ever) |
+//! | `BACKUP_UNDO_HOURS` | hours for which what a restore replaced is kept (default 24) |
+//! | `BACKUP_CUT_OVER_WAIT` | seconds that a restore waits for others' locks at a time (default 5); it tries three times |
+//! | `BACKUP_PRE_RESTORE_HOOK`, `BACKUP_POST_RESTORE_HOOK` | program and arguments, without a shell, run before and after the live database is replaced |
+//! | `BACKUP_HOOK_SECONDS` | longest run of such a program (default 60) |
+//! | `BACKUP_KEEP_DAILY`, `BACKUP_KEEP_WEEKLY`, `BACKUP_KEEP_MONTHLY`, `BACKUP_KEEP_YEARLY` | of how many days, weeks, months, years the newest good backup is kept, whatever the settings say (default 0) |
 //! | `MAIL_*` | see [`mail`] |
 //!
 //! Every secret, and every URL that holds one, has a `_FILE` variant that names a file with the value.
@@ -32,12 +40,14 @@ pub mod mail;
 use crate::queue::backend::Timing;
 use engine::{
     dump::Dumper,
+    effort::Effort,
     server::{ServerConfig, Tls},
 };
 use mail::MailConfig;
 use percent_encoding::percent_decode_str;
 use std::{
     collections::HashMap,
+    num::NonZeroU64,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -79,6 +89,8 @@ pub struct Config {
     pub control: ServerConfig,
     /// Application database.
     pub application: ServerConfig,
+    /// Server for drills; none: the application's. Its schema is not used.
+    pub scratch: Option<ServerConfig>,
     /// Application root.
     pub root: Option<PathBuf>,
     /// Uploads component.
@@ -93,8 +105,8 @@ pub struct Config {
     pub tools_dir: Option<PathBuf>,
     /// Who dumps the database.
     pub dumper: Dumper,
-    /// Compressing threads, and sessions that read the database.
-    pub threads: usize,
+    /// How hard a backup works.
+    pub effort: Effort,
     /// Longest wait for the dump's first lock.
     pub lock_wait: Duration,
     /// The queue's timing.
@@ -113,6 +125,58 @@ pub struct Config {
     pub max_age_hours: u32,
     /// For how many days ended jobs stay in the history; 0: for ever.
     pub history_days: u32,
+    /// How restores replace the live database.
+    pub restore: RestoreConfig,
+    /// What retention keeps besides.
+    pub keep: Keep,
+}
+
+/// How restores replace the live database.
+#[derive(Debug, Clone)]
+pub struct RestoreConfig {
+    /// For how many hours what was replaced is kept.
+    pub undo_hours: u32,
+    /// How long others' locks are waited for at a time.
+    pub wait: Duration,
+    /// Program and arguments to run before; empty: none.
+    pub pre_hook: Vec<String>,
+    /// The same for afterwards.
+    pub post_hook: Vec<String>,
+    /// Longest run of each.
+    pub hook_time: Duration,
+}
+
+impl RestoreConfig {
+    fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let hook = |name: &str| -> Result<Vec<String>, ConfigError> {
+            let words: Vec<String> = env.get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+            match words.first() {
+                Some(program) if !Path::new(program).is_absolute() => Err(invalid(name, format!("`{program}` is not an absolute path"))),
+                _ => Ok(words),
+            }
+        };
+        let undo_hours = env.number("BACKUP_UNDO_HOURS", 24u32, 0)?;
+        if undo_hours > 24 * 3650 {
+            return Err(invalid("BACKUP_UNDO_HOURS", format!("`{undo_hours}` is more than ten years")));
+        }
+        Ok(Self {
+            undo_hours,
+            wait: Duration::from_secs(env.number("BACKUP_CUT_OVER_WAIT", 5, 1)?),
+            pre_hook: hook("BACKUP_PRE_RESTORE_HOOK")?,
+            post_hook: hook("BACKUP_POST_RESTORE_HOOK")?,
+            hook_time: Duration::from_secs(env.number("BACKUP_HOOK_SECONDS", 60, 1)?),
+        })
+    }
+}
+
+/// Of how many periods the newest good backup is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Keep {
+    pub daily: u32,
+    pub weekly: u32,
+    pub monthly: u32,
+    pub yearly: u32,
 }
 
 /// The environment as the programs see it: the process's variables, then the dotenv file's.
@@ -212,6 +276,7 @@ impl Config {
         let config = Self {
             control: control(env)?,
             application: application(env)?,
+            scratch: scratch(env)?,
             root,
             uploads,
             backups: env.path("HERATIO_BACKUPS_PATH")?,
@@ -222,7 +287,7 @@ impl Config {
                 .map_err(|_| invalid("BACKUP_TIMEZONE", format!("`{timezone}` is not a time zone such as UTC or Africa/Johannesburg")))?,
             tools_dir: env.path("BACKUP_TOOLS_DIR")?,
             dumper: env.get("BACKUP_DUMPER").map_or(Ok(Dumper::default()), str::parse).map_err(|e| invalid("BACKUP_DUMPER", e))?,
-            threads: env.number("BACKUP_THREADS", cores.min(8), 1)?,
+            effort: Effort { threads: env.number("BACKUP_THREADS", cores.min(8), 1)?, nice: nice(env)?, max_rate: max_rate(env)? },
             lock_wait: Duration::from_secs(env.number("BACKUP_LOCK_WAIT", 20, 1)?),
             timing: Timing {
                 lease: Duration::from_secs(env.number("BACKUP_LEASE", 120, 2)?),
@@ -240,6 +305,13 @@ impl Config {
             disk_alert_percent,
             max_age_hours: env.number("BACKUP_MAX_AGE_HOURS", 26, 0)?,
             history_days,
+            restore: RestoreConfig::from_env(env)?,
+            keep: Keep {
+                daily: env.number("BACKUP_KEEP_DAILY", 0, 0)?,
+                weekly: env.number("BACKUP_KEEP_WEEKLY", 0, 0)?,
+                monthly: env.number("BACKUP_KEEP_MONTHLY", 0, 0)?,
+                yearly: env.number("BACKUP_KEEP_YEARLY", 0, 0)?,
+            },
         };
         if config.control.schema.starts_with(&config.schema_prefix) {
             return Err(invalid(
@@ -271,6 +343,28 @@ impl Config {
     }
 }
 
+fn nice(env: &Env) -> Result<u8, ConfigError> {
+    match env.number("BACKUP_NICE", 10u8, 0)? {
+        nice @ 0..=19 => Ok(nice),
+        nice => Err(invalid("BACKUP_NICE", format!("`{nice}` is more than 19"))),
+    }
+}
+
+fn max_rate(env: &Env) -> Result<Option<NonZeroU64>, ConfigError> {
+    let Some(text) = env.get("BACKUP_MAX_RATE") else { return Ok(None) };
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1_000),
+        Some((at, 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let rate = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).and_then(NonZeroU64::new);
+    match rate {
+        Some(rate) => Ok(Some(rate)),
+        None => Err(invalid("BACKUP_MAX_RATE", format!("`{text}` is not a number of bytes per second, such as 20000000 or 20M"))),
+    }
+}
+
 /// Checks a node's name; the error says what it may hold.
 pub fn node_name(node: &str) -> Result<String, String> {
     if node.is_empty() || node.len() > 64 || !node.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
@@ -289,6 +383,19 @@ fn control(env: &Env) -> Result<ServerConfig, ConfigError> {
         why: "it names the control schema, for example mysql://backup:PASSWORD@127.0.0.1/heratio_backup",
     })?;
     server("BACKUP_DATABASE_URL", &url)
+}
+
+fn scratch(env: &Env) -> Result<Option<ServerConfig>, ConfigError> {
+    let name = "BACKUP_SCRATCH_DATABASE_URL";
+    let Some(mut text) = env.secret(name)? else { return Ok(None) };
+    // It needs no schema, and one that is there for all serves as well.
+    if let Ok(mut url) = url::Url::parse(&text)
+        && url.path().trim_start_matches('/').is_empty()
+    {
+        url.set_path("information_schema");
+        text = url.into();
+    }
+    server(name, &text).map(Some)
 }
 
 fn application(env: &Env) -> Result<ServerConfig, ConfigError> {
@@ -391,6 +498,16 @@ mod tests {
     }
 
     #[test]
+    fn rates_take_units() {
+        let app = ("DB_DATABASE", "heratio");
+        let rate = |text: &str| read(&[CONTROL, app, ("BACKUP_MAX_RATE", text)]).unwrap().effort.max_rate.map(NonZeroU64::get);
+        assert_eq!(
+            [rate(""), rate("20"), rate("20k"), rate("20M"), rate("2G")],
+            [None, Some(20), Some(20_000), Some(20_000_000), Some(2_000_000_000)]
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_named_and_no_secret_is_shown() {
         let error = |pairs: &[(&str, &str)]| read(pairs).unwrap_err().to_string();
         assert!(error(&[]).starts_with("missing environment variable BACKUP_DATABASE_URL"));
@@ -407,6 +524,11 @@ mod tests {
             ("BACKUP_TIMEZONE", "Mars/Base"),
             ("BACKUP_LEASE", "1"),
             ("BACKUP_SCHEMA_PREFIX", "Bad-"),
+            ("BACKUP_NICE", "20"),
+            ("BACKUP_NICE", "-1"),
+            ("BACKUP_MAX_RATE", "0"),
+            ("BACKUP_MAX_RATE", "fast"),
+            ("BACKUP_MAX_RATE", "99999999999999999999G"),
             ("BACKUP_DISK_ALERT_PERCENT", "101"),
             ("BACKUP_MAX_AGE_HOURS", "a day"),
             ("BACKUP_HISTORY_DAYS", "-1"),

@@ -27,23 +27,18 @@ impl Exclusive {
     /// Opens the session, records it, and takes the lock, in this order: what is not recorded holds nothing.
     pub async fn acquire(context: &Context) -> anyhow::Result<Self> {
         let application = &context.config.application;
-        let mut connection = application.connect().await.context("application database")?;
-        let id: u64 = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(&mut connection).await?;
-        let recorded = sqlx::query(
-            "INSERT INTO job_sessions (job_id, fence, connection_id, server_started)
-             SELECT id, fence, ?, ? FROM jobs WHERE id = ? AND fence = ? AND state = 'running'",
-        )
-        .bind(id)
-        .bind(server_started(&mut connection).await?)
-        .bind(context.job_id)
-        .bind(context.fence)
-        .execute(&context.pool)
-        .await?;
-        if recorded.rows_affected() == 0 {
-            return Err(give_up(anyhow!("the job's lease was lost before its work began")));
-        }
-        take_lock(&mut connection, application).await?;
+        let mut connection = recorded(context, application).await?;
+        take_lock(&mut connection, application, LOCK_WAIT).await?;
         Ok(Self { connection })
+    }
+
+    /// For ending what a lost job began: no job, no record, but the same lock, so that nobody else does it at once.
+    /// `None` when another session has the lock.
+    pub async fn for_recovery(config: &Config) -> anyhow::Result<Option<Self>> {
+        let application = &config.application;
+        let mut connection = application.connect().await.context("application database")?;
+        let got: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, 0)").bind(lock_name(application)).fetch_one(&mut connection).await?;
+        Ok((got == Some(1)).then_some(Self { connection }))
     }
 
     /// The session. A statement on it after the worker was told to stop is a defect: check `control.cancel` before each.
@@ -52,14 +47,34 @@ impl Exclusive {
     }
 }
 
+/// Opens a session on the application server and records it, so that whoever takes the job over can end it.
+pub async fn recorded(context: &Context, server: &ServerConfig) -> anyhow::Result<MySqlConnection> {
+    let mut connection = server.connect().await.context("application database")?;
+    let id: u64 = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(&mut connection).await?;
+    let recorded = sqlx::query(
+        "INSERT INTO job_sessions (job_id, fence, connection_id, server_started)
+         SELECT id, fence, ?, ? FROM jobs WHERE id = ? AND fence = ? AND state = 'running'",
+    )
+    .bind(id)
+    .bind(server_started(&mut connection).await?)
+    .bind(context.job_id)
+    .bind(context.fence)
+    .execute(&context.pool)
+    .await?;
+    if recorded.rows_affected() == 0 {
+        return Err(give_up(anyhow!("the job's lease was lost before its work began")));
+    }
+    Ok(connection)
+}
+
 fn lock_name(application: &ServerConfig) -> String {
     // At most 64 characters (MySQL 5.7 and later); a schema's name alone may have so many.
     format!("heratio_backup {}", &hex::encode(Sha256::digest(&application.schema))[..40])
 }
 
-async fn take_lock(connection: &mut MySqlConnection, application: &ServerConfig) -> anyhow::Result<()> {
+async fn take_lock(connection: &mut MySqlConnection, application: &ServerConfig, wait: u32) -> anyhow::Result<()> {
     let name = lock_name(application);
-    let got: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, ?)").bind(&name).bind(LOCK_WAIT).fetch_one(&mut *connection).await?;
+    let got: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, ?)").bind(&name).bind(wait).fetch_one(&mut *connection).await?;
     if got == Some(1) {
         return Ok(());
     }
@@ -100,7 +115,7 @@ pub async fn end_sessions(pool: &MySqlPool, config: &Config, job_id: u64, fence:
             end_session(&mut connection, id).await?;
         }
     }
-    take_lock(&mut connection, &config.application).await?;
+    take_lock(&mut connection, &config.application, LOCK_WAIT).await?;
     connection.close().await?;
     Ok(())
 }

@@ -18,8 +18,34 @@ pub const IN_FINAL_TRANSACTION: &str = "in_final_transaction";
 /// The final transaction is committed.
 pub const AFTER_FINAL_TRANSACTION: &str = "after_final_transaction";
 
-/// All of them, in the order of a job's life.
+/// Archives are marked as being deleted, their files are there.
+pub const REMOVAL_MARKED: &str = "removal_marked";
+/// A file is gone, its row does not say so.
+pub const REMOVAL_UNLINKED: &str = "removal_unlinked";
+
+/// Those of every job, in the order of its life.
 pub const ALL: [&str; 7] = [BEFORE_CLAIM, AFTER_CLAIM, AT_START, MID_WORK, AFTER_WORK, IN_FINAL_TRANSACTION, AFTER_FINAL_TRANSACTION];
+
+/// The places of a restore, in its order. Those that begin with `cut_over_` come before the step of that name is done.
+pub const RESTORE: [&str; 17] = [
+    "restore_verify",
+    "restore_announced",
+    "restore_stage",
+    "restore_loading",
+    "restore_check",
+    "cut_over_begin",
+    "cut_over_drop_events",
+    "cut_over_lock",
+    "cut_over_drop_triggers",
+    "cut_over_settings",
+    "cut_over_rename",
+    "cut_over_renamed",
+    "cut_over_triggers",
+    "cut_over_drop_code",
+    "cut_over_make_code",
+    "cut_over_enable_events",
+    "cut_over_clean",
+];
 
 /// Does what the environment says for this place, in debug builds.
 pub async fn hit(name: &str) {

@@ -286,6 +286,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             e.downcast_ref::<engine::paths::PathsError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::server::ServerError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::dump::DumpError>().and_then(|e| e.hint()),
+            e.downcast_ref::<engine::verify::VerifyError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::foreign::ForeignError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::load::LoadError>().and_then(|e| e.hint()).map(Into::into),
         ];
         known.into_iter().flatten().next()
     })

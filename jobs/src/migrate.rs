@@ -21,6 +21,8 @@ pub const MIGRATIONS: &[(u32, &str, &str)] = &[
     (5, "notify", include_str!("../../migrations/0005_notify.sql")),
     (8, "policies", include_str!("../../migrations/0008_policies.sql")),
     (9, "checksums", include_str!("../../migrations/0009_checksums.sql")),
+    (10, "cut_overs", include_str!("../../migrations/0010_cut_overs.sql")),
+    (11, "retention", include_str!("../../migrations/0011_retention.sql")),
 ];
 
 /// Views and procedures, which are replaced as a whole.

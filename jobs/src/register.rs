@@ -3,14 +3,26 @@
 use crate::{
     backup::Backup,
     component::Component,
+    delete::Delete,
     job::{BoxFuture, Context, Done, Field, Job, Policy},
     notify::Notify,
+    prune::Prune,
+    restore::Restore,
+    restore_plan::RestorePlan,
+    undo::Undo,
+    verify::Verify,
 };
 
 /// Every kind of job. Adding one: its file, its test file, its line here.
 pub const KINDS: &[Kind] = &[
     Kind::of::<Backup>(),
+    Kind::of::<Prune>(),
+    Kind::of::<Verify>(),
+    Kind::of::<Delete>(),
     Kind::of::<Notify>(),
+    Kind::of::<RestorePlan>(),
+    Kind::of::<Restore>(),
+    Kind::of::<Undo>(),
     #[cfg(any(debug_assertions, feature = "test-kinds"))]
     Kind::of::<crate::test_kinds::TestRepeatable>(),
     #[cfg(any(debug_assertions, feature = "test-kinds"))]

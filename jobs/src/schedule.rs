@@ -80,19 +80,31 @@ pub struct NewSchedule {
 }
 
 /// Schedules that `worker migrate` makes where they are missing; off until somebody enables them.
-const READY_MADE: &[(&str, &str, &str, &str)] = &[("nightly-backup", "0 2 * * *", "backup", "Every component, every night")];
+///
+/// Name, cron expression, kind, payload, what it is for.
+const READY_MADE: &[(&str, &str, &str, &str, &str)] = &[
+    ("nightly-backup", "0 2 * * *", "backup", "{}", "Every component, every night"),
+    (
+        "weekly-drill",
+        "0 5 * * 0",
+        "verify",
+        r#"{"drill": true}"#,
+        "The newest database archive restored into a scratch schema, every Sunday",
+    ),
+];
 
 /// Makes the ready-made schedules that are missing, switched off; leaves existing ones as they are.
 pub async fn ensure_ready_made(connection: &mut MySqlConnection) -> sqlx::Result<()> {
-    for (name, cron, kind, description) in READY_MADE {
+    for (name, cron, kind, payload, description) in READY_MADE {
         sqlx::query(
-            "INSERT INTO schedules (name, description, cron, kind, payload, created_by) VALUES (?, ?, ?, ?, '{}', 'worker migrate')
+            "INSERT INTO schedules (name, description, cron, kind, payload, created_by) VALUES (?, ?, ?, ?, ?, 'worker migrate')
              ON DUPLICATE KEY UPDATE name = schedules.name",
         )
         .bind(name)
         .bind(description)
         .bind(cron)
         .bind(kind)
+        .bind(payload)
         .execute(&mut *connection)
         .await?;
     }
@@ -352,9 +364,9 @@ mod tests {
 
     #[test]
     fn ready_made_schedules_are_good() {
-        for (name, cron, kind, _) in READY_MADE {
+        for (name, cron, kind, payload, _) in READY_MADE {
             Timetable::parse(cron, "UTC").unwrap();
-            (safe_kind(kind).unwrap().check)(&serde_json::json!({})).unwrap_or_else(|e| panic!("{name}: {e}"));
+            (safe_kind(kind).unwrap().check)(&serde_json::from_str(payload).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }
 }

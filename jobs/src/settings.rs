@@ -20,6 +20,11 @@ impl Settings {
         Ok(Self(rows.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
     }
 
+    /// Reads those of the control schema alone, for when there is no application database.
+    pub async fn read_control(control: &mut MySqlConnection) -> sqlx::Result<Self> {
+        Ok(Self(rows(control).await?.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
+    }
+
     /// For tests.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self(pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
@@ -33,6 +38,14 @@ impl Settings {
     /// A setting's text; none when it is missing or blank.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|p| p.trim()).filter(|p| !p.is_empty())
+    }
+
+    /// A whole number between `least` and `most`; `default` when it is missing or blank. The error names the setting.
+    pub fn number(&self, key: &str, default: u32, least: u32, most: u32) -> Result<u32, String> {
+        let Some(text) = self.text(key) else { return Ok(default) };
+        text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
+            format!("the setting {key}, `{text}`, is not a whole number from {least} to {most}; nothing was removed. Next: correct it in ahg_settings")
+        })
     }
 
     /// A switch as Heratio's `getBool` reads it: on for `true` and `1`, off for any other value, `default` when missing.

@@ -3,7 +3,7 @@
 use engine::{
     identity::identity,
     paths,
-    privileges::{Privileges, missing_for_dump},
+    privileges::{Privileges, missing_for_dump, missing_for_restore},
     server::{Flavour, Server, ServerConfig},
     tools::Tool,
 };
@@ -69,13 +69,25 @@ pub(crate) fn effective(config: &Config) -> Vec<(&'static str, String)> {
     vec![
         ("control schema", server(&config.control)),
         ("application database", server(&config.application)),
+        ("drills", config.scratch.as_ref().map_or_else(|| "on the application's server".to_owned(), |s| format!("as {}", s.target()))),
         ("application root", path(&config.root)),
         ("uploads", path(&config.uploads)),
         ("backup directory", format!("{} (where the setting backup_path is empty)", path(&config.backups))),
         ("node", config.node.clone()),
         ("time zone", config.timezone.to_string()),
         ("client tools", config.tools_dir.as_ref().map_or_else(|| "from PATH".to_owned(), |p| p.display().to_string())),
-        ("compressing threads", config.threads.to_string()),
+        (
+            "effort",
+            format!(
+                "{} compressing threads, nice {}, {}",
+                config.effort.threads,
+                config.effort.nice,
+                config
+                    .effort
+                    .max_rate
+                    .map_or_else(|| "no limit".to_owned(), |rate| format!("at most {} per second", jobs::units::size(rate.get())))
+            ),
+        ),
         (
             "mail",
             match &config.mail {
@@ -104,6 +116,12 @@ pub(crate) async fn check(config: &Config) -> Findings {
         match Server::detect(connection).await {
             Ok(server) => database(config, connection, &server, &mut findings).await,
             Err(error) => findings.error("application database", error),
+        }
+    }
+    if let Some(scratch) = &config.scratch {
+        match scratch.connect_without_schema().await {
+            Ok(_) => findings.add(Level::Ok, "drills", format!("connected to {}", scratch.target())),
+            Err(error) => findings.error("drills", error),
         }
     }
     let settings = match (&mut application, &mut control) {
@@ -161,6 +179,16 @@ async fn database(config: &Config, connection: &mut MySqlConnection, server: &Se
             }
             if missing.is_empty() {
                 findings.add(Level::Ok, "privileges", format!("{} may dump all of `{}`", server.account, config.application.schema));
+            }
+            // Without them backups are made all the same.
+            let stage = format!("{}stage_1", config.schema_prefix);
+            let schema = &config.application.schema;
+            let missing = missing_for_restore(&privileges, server, schema, &stage, &config.schema_prefix, true);
+            for m in &missing {
+                findings.add(Level::Warning, "restoring", format!("{m}. Next: {}", m.grant_statement));
+            }
+            if missing.is_empty() {
+                findings.add(Level::Ok, "restoring", format!("{} may replace `{schema}`", server.account));
             }
         }
         Err(error) => findings.error("privileges", error),

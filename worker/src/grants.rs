@@ -1,7 +1,7 @@
 //! `worker grants`: the GRANT statements that an administrator runs once.
 
 use engine::{
-    privileges::{Privileges, missing_for_dump, on_schema, on_schemas_of},
+    privileges::{Privileges, missing_for_dump, missing_for_restore, on_schema, on_schemas_of},
     server::{Flavour, Server},
     sql::{quote_name, quote_text},
 };
@@ -34,6 +34,17 @@ pub(crate) fn script(config: &Config, server: &Server, role: Role, host: &str) -
             for grant in missing_for_dump(&none, &nobody, &config.application.schema, true) {
                 lines.push(format!("GRANT {} ON {} TO {user};", grant.privilege, grant.on));
             }
+            lines.push("-- What a restore needs to replace the application database (without these, backups work all the same):".into());
+            let stage = format!("{}stage_1", config.schema_prefix);
+            for grant in missing_for_restore(&none, &nobody, &config.application.schema, &stage, &config.schema_prefix, true) {
+                match grant.privilege.as_str() {
+                    // Comes below.
+                    "ALL PRIVILEGES" => {}
+                    // Much more than is needed; the server's setting does it as well.
+                    "SUPER" => lines.push("SET GLOBAL log_bin_trust_function_creators = 1; -- and in the server's configuration".into()),
+                    _ => lines.push(format!("GRANT {} ON {} TO {user};", grant.privilege, grant.on)),
+                }
+            }
             lines.push("-- Schemas that it makes beside the application's (staging, undo, scratch, the server's identity):".into());
             lines.push(format!("GRANT ALL PRIVILEGES ON {ours} TO {user};"));
             lines.push(format!(
@@ -60,6 +71,22 @@ pub(crate) fn script(config: &Config, server: &Server, role: Role, host: &str) -
             let user = account("heratio_drill");
             lines.push(format!("-- CREATE USER {user} IDENTIFIED BY 'a long random password';"));
             lines.push(format!("GRANT ALL PRIVILEGES ON {ours} TO {user};"));
+            lines.push("-- What other accounts defined is made under their names; this gives no right on anybody's data:".into());
+            let nobody = Server { account: format!("heratio_drill@{host}"), ..server.clone() };
+            let none = Privileges::parse([], server.partial_revokes, server.ignores_case);
+            for grant in
+                missing_for_restore(&none, &nobody, &config.application.schema, &config.schema_prefix, &config.schema_prefix, false)
+            {
+                match grant.privilege.as_str() {
+                    "SUPER" => lines.push("SET GLOBAL log_bin_trust_function_creators = 1; -- and in the server's configuration".into()),
+                    privilege if grant.on == "*.*" => lines.push(format!("GRANT {privilege} ON *.* TO {user};")),
+                    _ => {}
+                }
+            }
+            let unlogged = if server.flavour == Flavour::MySql { "SYSTEM_VARIABLES_ADMIN" } else { "BINLOG ADMIN" };
+            lines.push(format!(
+                "-- To keep drills out of the server's binary log, should it have one that matters: GRANT {unlogged} ON *.* TO {user};"
+            ));
         }
     }
     if server.flavour == Flavour::MySql && server.partial_revokes {

@@ -7,8 +7,9 @@ use engine::server::ServerError;
 use jobs::{
     catalog,
     config::Config,
-    health,
-    job::Context,
+    cut_over, health,
+    job::{Context, explain},
+    made_schemas,
     queue::{
         self, Claim,
         backend::{Core, MakeContext, MySqlBackend, Outcome, Queue, Running, run},
@@ -16,7 +17,7 @@ use jobs::{
         reap::reap,
         workers,
     },
-    schedule,
+    schedule, undo,
 };
 use sqlx::MySqlPool;
 use std::{sync::Arc, time::Duration};
@@ -148,6 +149,7 @@ async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: Cancellation
     let beat = (lease / 4).clamp(Duration::from_millis(250), Duration::from_secs(10));
     let mut sweep_at = tokio::time::Instant::now();
     let mut look_at = sweep_at;
+    let mut recovery: Option<tokio::task::JoinHandle<()>> = None;
     while !stop.is_cancelled() {
         if let Err(error) = workers::heartbeat(&core.pool, worker).await {
             tracing::warn!(%error, "cannot write this worker's heartbeat");
@@ -163,6 +165,10 @@ async fn upkeep(core: Core, config: Arc<Config>, worker: u64, stop: Cancellation
                 false
             }
         };
+        // Beside the heartbeat: it waits for the application's server.
+        if recovery.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            recovery = Some(tokio::spawn(recover(core.pool.clone(), config.clone())));
+        }
         if reaped || tokio::time::Instant::now() >= sweep_at {
             tidy(&core, &config.node).await;
             sweep_at = tokio::time::Instant::now() + beat * 6;
@@ -217,6 +223,28 @@ async fn tidy(core: &Core, node: &str) {
             }
         }
         Err(error) => tracing::warn!(%error, "cannot sweep what ended attempts left"),
+    }
+}
+
+/// Ends interrupted cut-overs, then drops schemas of ours that nobody needs.
+async fn recover(pool: MySqlPool, config: Arc<Config>) {
+    match cut_over::recover(&pool, &config).await {
+        Ok(recovered) => {
+            for cut_over::Recovered { job_id, ended } in recovered {
+                tracing::warn!(job.id = job_id, state = ?ended.state, problems = ?ended.problems, "ended an interrupted cut-over");
+            }
+        }
+        Err(error) => tracing::error!("an interrupted cut-over cannot be ended yet: {}", explain(&error)),
+    }
+    for dropped in [undo::drop_expired(&pool, &config).await, made_schemas::sweep(&pool, &config).await] {
+        match dropped {
+            Ok(schemas) => {
+                for schema in schemas {
+                    tracing::info!(schema, "dropped");
+                }
+            }
+            Err(error) => tracing::warn!("schemas that nobody needs cannot be dropped yet: {}", explain(&error)),
+        }
     }
 }
 

@@ -18,35 +18,35 @@ const CHUNK: usize = 256 << 10;
 
 /// What went by.
 #[derive(Debug, Default)]
-pub(super) struct Content {
+pub(crate) struct Content {
     /// The parts, in order; a table's rows belong to its section, its triggers have their own.
-    pub(super) sections: Vec<Section>,
+    pub(crate) sections: Vec<Section>,
     /// Objects whose definitions are in it.
-    pub(super) created: BTreeSet<(ObjectKind, String)>,
+    pub(crate) created: BTreeSet<(ObjectKind, String)>,
     /// Log file and position.
-    pub(super) position: Option<(String, u64)>,
+    pub(crate) position: Option<(String, u64)>,
     /// GTIDs at that position.
-    pub(super) gtids: Option<String>,
+    pub(crate) gtids: Option<String>,
     /// Size in bytes.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// Whether the trailer is its last line.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// Which side failed.
 #[derive(Debug)]
-pub(super) enum PumpError {
+pub(crate) enum PumpError {
     Read(io::Error),
     Write(io::Error),
 }
 
 /// What the pump tells while it runs.
-pub(super) struct Signals<'a> {
+pub(crate) struct Signals<'a> {
     /// Sent the position (if any) once the snapshot has been taken for sure.
-    pub(super) snapshot: Option<oneshot::Sender<Option<(String, u64)>>>,
+    pub(crate) snapshot: Option<oneshot::Sender<Option<(String, u64)>>>,
     /// Bytes read so far.
-    pub(super) bytes: &'a AtomicU64,
-    pub(super) progress: &'a Progress,
+    pub(crate) bytes: &'a AtomicU64,
+    pub(crate) progress: &'a Progress,
 }
 
 /// Pumps until the end of `from`; ends early only by an error.
@@ -54,7 +54,7 @@ pub(super) struct Signals<'a> {
 /// Lines that turn the session's binary log off and on are made comments, in place: mysqldump writes them
 /// with the GTIDs, and they would need a privilege to restore and hide the restore from replicas. A semicolon that
 /// would keep a trigger or event from being loaded becomes a space (see [`Event::StraySemicolon`]).
-pub(super) fn pump<W: SectionWriter>(mut from: impl Read, writer: &mut W, mut signals: Signals<'_>) -> Result<Content, PumpError> {
+pub(crate) fn pump<W: SectionWriter>(mut from: impl Read, writer: &mut W, mut signals: Signals<'_>) -> Result<Content, PumpError> {
     let (mut scanner, mut content, mut events) = (Scanner::default(), Content::default(), vec![]);
     // `buffer[..held]` has been scanned and not yet written; it begins at offset `base` of the stream.
     let (mut buffer, mut held, mut base) = (vec![0; 2 * CHUNK], 0, 0u64);
@@ -152,7 +152,7 @@ impl Content {
     }
 
     /// How many objects of a kind there are.
-    pub(super) fn count(&self, kinds: &[ObjectKind]) -> u64 {
+    pub(crate) fn count(&self, kinds: &[ObjectKind]) -> u64 {
         self.created.iter().filter(|(kind, _)| kinds.contains(kind)).count() as u64
     }
 }

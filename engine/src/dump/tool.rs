@@ -124,7 +124,11 @@ pub(super) async fn run<W: SectionWriter + Send + 'static>(
     let mut watch = Watch::new(config, server, ddl_lock).await?;
     let source_data = if tool.has_option("source-data").await? { "source-data" } else { "master-data" };
     let command = OptionFile::client(&config.server, server.flavour).apply(Command::new(&tool.path)).map_err(start_error)?;
-    let mut command = command.args(arguments(server, fingerprint, config.lock_wait, source_data)).arg("--").arg(&config.server.schema);
+    let mut command = command
+        .args(arguments(server, fingerprint, config.lock_wait, source_data))
+        .arg("--")
+        .arg(&config.server.schema)
+        .nice(config.effort.nice);
     let stdout = command.pipe_stdout().map_err(start_error)?;
     let mut child = command.spawn().await?;
     watch.pid = child.id();

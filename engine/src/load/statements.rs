@@ -19,10 +19,25 @@ impl Statement {
         words.starts_with("INSERT ") || words.starts_with("REPLACE ")
     }
 
-    /// Whether it only makes sense where one session loads everything.
+    /// Whether it only makes sense where one session loads everything; or is about the server, or another schema than the one
+    /// that is loaded: dumps of other programs may say so.
     pub(super) fn is_for_one_session(&self) -> bool {
         let words = self.words();
-        ["LOCK TABLES", "UNLOCK TABLES", "COMMIT", "SET AUTOCOMMIT"].iter().any(|w| words.starts_with(w))
+        const SKIPPED: [&str; 12] = [
+            "LOCK TABLES",
+            "UNLOCK TABLES",
+            "COMMIT",
+            "SET AUTOCOMMIT",
+            "USE ",
+            "CREATE DATABASE",
+            "DROP DATABASE",
+            "SET GLOBAL",
+            "SET @@GLOBAL",
+            "CHANGE MASTER",
+            "CHANGE REPLICATION",
+            "SET @@SESSION.SQL_LOG_BIN",
+        ];
+        SKIPPED.iter().any(|w| words.starts_with(w))
             || (words.starts_with("ALTER TABLE") && (ends(&self.text, b"DISABLE KEYS */") || ends(&self.text, b"ENABLE KEYS */")))
     }
 
@@ -146,6 +161,14 @@ mod tests {
         assert!(s("/*!40000 ALTER TABLE `t` DISABLE KEYS */").is_for_one_session());
         assert!(s("set autocommit=0").is_for_one_session());
         assert!(!s("ALTER TABLE `t` ADD KEY (a)").is_for_one_session());
+        for other in [
+            "USE `heratio`",
+            "CREATE DATABASE /*!32312 IF NOT EXISTS*/ `a`",
+            "/*!40000 DROP DATABASE IF EXISTS `a`*/",
+            "SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ 'x:1'",
+        ] {
+            assert!(s(other).is_for_one_session(), "{other}");
+        }
         assert!(s("insert into t values (1)").is_rows() && s("REPLACE INTO t VALUES (1)").is_rows());
         let altered = s("/*!50003 ALTER DATABASE `a``b` CHARACTER SET latin1 */").into_text("`c`");
         assert_eq!(altered, b"/*!50003 ALTER DATABASE `c` CHARACTER SET latin1 */");

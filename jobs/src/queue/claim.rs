@@ -35,6 +35,11 @@ pub struct Claim {
     pub requested_by: String,
 }
 
+/// What keeps every job on the database waiting: a cut-over whose job is over, which a worker ends first
+/// (see [`crate::cut_over::recover`]).
+pub(super) const OPEN_CUT_OVER: &str = "SELECT c.job_id FROM cut_overs c
+    WHERE c.state = 'open' AND NOT EXISTS (SELECT 1 FROM jobs its WHERE its.id = c.job_id AND its.state = 'running')";
+
 /// Claims the first job in the line that `worker` may start now.
 ///
 /// A job that needs a resource which another job holds, or for which another stands before it, is passed
@@ -59,7 +64,8 @@ pub async fn claim(pool: &MySqlPool, worker: &WorkerRow, lease: Duration) -> sql
 /// Up to ten jobs that could start now, first in the line first. Reads without locks; [`take`] looks again under them.
 async fn candidates(connection: &mut MySqlConnection, worker: &WorkerRow) -> sqlx::Result<Vec<u64>> {
     // One SELECT per queue: each reads the index `claim` in its order and stops at the tenth, however many wait.
-    let line = "(SELECT j.id, j.priority FROM jobs j
+    let line = format!(
+        "(SELECT j.id, j.priority FROM jobs j
           WHERE j.state = 'available' AND j.queue = ? AND j.run_at <= UTC_TIMESTAMP(6)
             AND NOT EXISTS (
               SELECT 1 FROM job_resources mine
@@ -71,7 +77,9 @@ async fn candidates(connection: &mut MySqlConnection, worker: &WorkerRow) -> sql
                           AND (o.priority < j.priority OR (o.priority = j.priority AND o.id < j.id))
                           AND EXISTS (SELECT 1 FROM workers w WHERE w.heartbeat_at > UTC_TIMESTAMP(6) - INTERVAL 30 SECOND
                                          AND w.stopped_at IS NULL AND FIND_IN_SET(o.queue, w.queues)))))
-          ORDER BY j.priority, j.id LIMIT 10)";
+            AND NOT (EXISTS ({OPEN_CUT_OVER}) AND EXISTS (SELECT 1 FROM job_resources r WHERE r.job_id = j.id AND r.resource = 'database'))
+          ORDER BY j.priority, j.id LIMIT 10)"
+    );
     let lines = vec![line; worker.queues.len()].join(" UNION ALL ");
     let sql = format!("SELECT id FROM ({lines}) AS waiting ORDER BY priority, id LIMIT 10");
     let mut query = sqlx::query_scalar(AssertSqlSafe(sql));

@@ -19,7 +19,7 @@ pub struct NewJob {
     pub payload: serde_json::Value,
     /// What it needs for itself.
     pub resources: Vec<Component>,
-    /// The node that it must run on; none: the one that holds the archive which the payload names, else any.
+    /// The node that it must run on; none: the one that holds the archive, or the backup, which the payload names, else any.
     pub node: Option<String>,
     /// Not before this time; none: at once.
     pub run_at: Option<DateTime<Utc>>,
@@ -143,10 +143,14 @@ async fn queue_of(connection: &mut MySqlConnection, kind: &Kind, job: &NewJob) -
     }
     let archive = kind.fields.iter().find(|f| f.shape == Shape::Archive).and_then(|f| job.payload[f.name].as_str());
     let Some(archive) = archive else { return Ok("shared".into()) };
-    let node: Option<String> = sqlx::query_scalar("SELECT node FROM archives WHERE file_name = ? AND state = 'complete'")
-        .bind(archive)
-        .fetch_optional(connection)
-        .await?;
+    // A bare number is always a backup's.
+    let backup: Option<u64> = archive.parse().ok();
+    let node: Option<String> =
+        sqlx::query_scalar("SELECT node FROM archives WHERE (file_name = ? OR backup_id = ?) AND state = 'complete' ORDER BY id LIMIT 1")
+            .bind(archive)
+            .bind(backup)
+            .fetch_optional(connection)
+            .await?;
     Ok(node.map_or_else(|| "shared".into(), |node| node_queue(&node)))
 }
 

@@ -59,8 +59,14 @@ pub fn pool(control: &ServerConfig, connections: u32, lease: Duration) -> MySqlP
 
 /// Bounds a database call: a connection whose packets vanish must not hold its caller for ever.
 pub(crate) async fn timely<T>(call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    tokio::time::timeout(DATABASE_TIMEOUT, call).await.unwrap_or_else(|_| {
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the control schema did not answer within 5 s")))
+    within(DATABASE_TIMEOUT, call).await
+}
+
+/// As [`timely`], with a limit of the caller's.
+pub(crate) async fn within<T>(limit: Duration, call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let text = format!("the control schema did not answer within {} s", limit.as_secs());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
     })
 }
 

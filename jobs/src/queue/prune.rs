@@ -7,15 +7,25 @@
 //! Any number of workers may try at once: one prunes, by a named lock of the server, and the others leave it to that one.
 //! Two at a time would deadlock where one deletes a job's lines and the other the job.
 
-use crate::queue::timely;
+use crate::queue::{timely, within};
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, QueryBuilder};
-use std::{io, time::Duration};
+use std::time::Duration;
 
 /// Columns that refer to a job without being a part of its history: whoever reads the row may want to see the job.
 ///
 /// What has a foreign key that cascades (attempts, log, deliveries) goes with the job.
-pub const REFERRING: &[(&str, &str)] =
-    &[("alerts", "job_id"), ("archives", "job_id"), ("backups", "job_id"), ("resources", "job_id"), ("schedules", "last_job_id")];
+pub const REFERRING: &[(&str, &str)] = &[
+    ("alerts", "job_id"),
+    ("archives", "deleted_job_id"),
+    ("archives", "job_id"),
+    ("archives", "verified_job_id"),
+    ("backups", "job_id"),
+    ("cut_overs", "job_id"),
+    ("made_schemas", "job_id"),
+    ("resources", "job_id"),
+    ("schedules", "last_job_id"),
+    ("undo_points", "job_id"),
+];
 
 /// Jobs or workers that one look finds.
 const FOUND: u32 = 1000;
@@ -48,28 +58,22 @@ pub async fn prune(pool: &MySqlPool, days: u32) -> sqlx::Result<Pruned> {
         return Ok(pruned);
     }
     loop {
-        let found = in_time(old_jobs(&mut connection, days)).await?;
+        let found = within(TIMEOUT, old_jobs(&mut connection, days)).await?;
         let mut deleted = 0;
         for ids in found.chunks(JOBS) {
-            while in_time(delete_log(&mut connection, ids)).await? == LINES {}
-            deleted += in_time(delete(&mut connection, "DELETE FROM jobs WHERE finished_at IS NOT NULL AND id IN (", ids)).await?;
+            while within(TIMEOUT, delete_log(&mut connection, ids)).await? == LINES {}
+            deleted += within(TIMEOUT, delete(&mut connection, "DELETE FROM jobs WHERE finished_at IS NOT NULL AND id IN (", ids)).await?;
         }
         pruned.jobs += deleted;
         if deleted == 0 {
             break;
         }
     }
-    let found = in_time(old_workers(&mut connection, days)).await?;
+    let found = within(TIMEOUT, old_workers(&mut connection, days)).await?;
     if !found.is_empty() {
-        pruned.workers = in_time(delete(&mut connection, "DELETE FROM workers WHERE id IN (", &found)).await?;
+        pruned.workers = within(TIMEOUT, delete(&mut connection, "DELETE FROM workers WHERE id IN (", &found)).await?;
     }
     Ok(pruned)
-}
-
-async fn in_time<T>(call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    tokio::time::timeout(TIMEOUT, call)
-        .await
-        .unwrap_or_else(|_| Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "a statement took over 60 s"))))
 }
 
 /// The oldest jobs that may go. Reads without locks: what refers to a job appears while it runs, so none is missed.

@@ -1,8 +1,8 @@
 //! Why a waiting job does not start.
 
-use crate::queue::{history::JobRow, workers};
+use crate::queue::{claim, history::JobRow, workers};
 use chrono::{DateTime, Utc};
-use sqlx::MySqlConnection;
+use sqlx::{AssertSqlSafe, MySqlConnection};
 
 /// The first thing in a waiting job's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Waiting {
     Until(DateTime<Utc>),
     /// Another job holds what it needs, or stands before it in the line for it.
     Job(u64),
+    /// The cut-over of this job was interrupted, and is ended before anything else is done to the database.
+    CutOver(u64),
     /// No running worker serves its queue.
     NoWorker {
         /// When a worker that serves it was last heard of, UTC; none: never.
@@ -41,6 +43,12 @@ pub async fn why(connection: &mut MySqlConnection, job: &JobRow) -> sqlx::Result
         nodes.sort();
         nodes.dedup();
         return Ok(Waiting::NoWorker { last_seen, nodes });
+    }
+    let interrupted =
+        format!("{} AND EXISTS (SELECT 1 FROM job_resources r WHERE r.job_id = ? AND r.resource = 'database')", claim::OPEN_CUT_OVER);
+    let interrupted: Option<u64> = sqlx::query_scalar(AssertSqlSafe(interrupted)).bind(job.id).fetch_optional(&mut *connection).await?;
+    if let Some(other) = interrupted {
+        return Ok(Waiting::CutOver(other));
     }
     if let Some(other) = job.waits_for {
         return Ok(Waiting::Job(other));

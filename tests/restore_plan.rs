@@ -1,0 +1,104 @@
+//! The kind `restore_plan`: what it shows and what it refuses, before anything is changed.
+
+use crate::{
+    restore::{back_up, damage, made},
+    test_app::{TestApp, on_both_flavours},
+};
+use engine::server::Flavour;
+use jobs::{restore::Restore, restore_plan::RestorePlan, state::State};
+
+async fn a_dry_run_shows_all_and_changes_nothing(flavour: Flavour) {
+    let mut app = TestApp::new(flavour).await;
+    app.worker();
+    let archive = back_up(&app).await;
+    damage(&app).await;
+    let before = crate::load::everything(&app, &app.schema()).await;
+    let ran = app.run_enqueue(&["restore", &archive, "--dry-run"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for word in ["holds", "2 tables with 3 rows", "replaces schema", "moves aside: newer", "SHA-256"] {
+        let word = word.replace("moves aside: ", "move aside: ");
+        assert!(ran.out.contains(&word), "`{word}` is not in {}", ran.out);
+    }
+    assert_eq!(ran.out.contains("BACKUP_PRE_RESTORE_HOOK"), flavour == Flavour::MariaDb, "{}", ran.out);
+    assert_eq!(crate::load::everything(&app, &app.schema()).await, before);
+    assert!(made(&app).is_empty());
+    assert_eq!(app.control_value("SELECT COUNT(*) FROM jobs WHERE kind = 'restore'").await, "0");
+}
+
+async fn bad_input_is_refused(flavour: Flavour) {
+    let mut app = TestApp::new(flavour).await;
+    app.worker();
+    let archive = back_up(&app).await;
+    let typo = archive.replace("database", "databse");
+    for (args, words) in [
+        (vec!["restore", typo.as_str()], vec!["nearest", archive.as_str()]),
+        (vec!["restore", "99"], vec!["no backup 99"]),
+        (vec!["restore", "1", "--components", "uploads"], vec!["has no uploads"]),
+        (vec!["restore", "relative/a.sql.gz"], vec!["absolute"]),
+        // Nobody types anything.
+        (vec!["restore", archive.as_str()], vec!["nothing was changed", "--yes"]),
+        (vec!["restore", archive.as_str(), "--into", &app.control()], vec!["not for restores"]),
+        (vec!["restore", archive.as_str(), "--into", &app.schema()], vec!["exists and holds"]),
+    ] {
+        let ran = app.run_enqueue(&args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {ran:?}");
+        for word in words {
+            assert!(ran.err.contains(word) || ran.out.contains(word), "{args:?}: `{word}` is not in {ran:?}");
+        }
+    }
+    assert_eq!(app.control_value("SELECT COUNT(*) FROM jobs WHERE kind = 'restore'").await, "0");
+}
+
+async fn a_damaged_archive_is_refused(flavour: Flavour) {
+    let mut app = TestApp::new(flavour).await;
+    app.worker();
+    let archive = back_up(&app).await;
+    let path = app.backups_dir().join(&archive);
+    let whole = std::fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[100] ^= 1;
+    for (bytes, word) in [(&whole[..whole.len() - 100], "bytes"), (&flipped[..], "damaged"), (&[][..], "bytes")] {
+        std::fs::write(&path, bytes).unwrap();
+        let ran = app.run_enqueue(&["restore", &archive, "--dry-run"]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.out.contains(word) && ran.out.contains("another backup"), "`{word}`: {ran:?}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let ran = app.run_enqueue(&["restore", &archive, "--dry-run"]);
+    assert!(ran.code == Some(1) && ran.out.contains("cannot open"), "{ran:?}");
+}
+
+async fn another_schemas_archive_goes_beside_alone(flavour: Flavour) {
+    let mut app = TestApp::new(flavour).await;
+    app.worker();
+    let archive = back_up(&app).await;
+    let other = TestApp::new(flavour).await;
+    let path = app.backups_dir().join(&archive);
+    let mut other = other;
+    other.worker();
+    let ran = other.run_enqueue(&["restore", path.to_str().unwrap(), "--dry-run"]);
+    assert!(ran.code == Some(2) && ran.out.contains(&app.schema()) && ran.out.contains("--into"), "{ran:?}");
+}
+
+async fn changed_evidence_stops_the_apply(flavour: Flavour) {
+    let mut app = TestApp::new(flavour).await;
+    app.worker();
+    let archive = back_up(&app).await;
+    let request = RestorePlan { archive, ..Default::default() };
+    let plan = app.enqueue(&request).await;
+    let result = app.completed(plan).await.result.unwrap();
+    app.sql("CREATE TABLE meanwhile (id INT)").await;
+    let id = app.enqueue(&Restore::of(plan, result["evidence"].as_str().unwrap(), request)).await;
+    let job = app.wait(id).await;
+    assert_eq!(job.state, State::Failed);
+    assert!(job.error.as_ref().unwrap().contains("nothing was changed. Next: make a new plan"), "{job:#?}");
+    assert!(made(&app).is_empty());
+}
+
+on_both_flavours!(
+    a_dry_run_shows_all_and_changes_nothing,
+    bad_input_is_refused,
+    a_damaged_archive_is_refused,
+    another_schemas_archive_goes_beside_alone,
+    changed_evidence_stops_the_apply,
+);
