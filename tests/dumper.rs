@@ -6,6 +6,7 @@ use engine::{
     checksum,
     control::Control,
     dump::{self, Dump, DumpConfig, DumpError, Dumper},
+    effort::Effort,
     load::{Code, load},
     manifest::{FORMAT, Manifest},
     server::{Flavour, ServerConfig},
@@ -24,13 +25,14 @@ fn config(app: &TestApp, schema: &str) -> DumpConfig {
         schema_prefix: config.schema_prefix,
         lock_wait: Duration::from_secs(10),
         expected_bytes: None,
+        effort: Effort::full(2),
         block_ddl: false,
     }
 }
 
 async fn try_dump(app: &TestApp, config: &DumpConfig, name: &str) -> Result<(ArchiveFile, Dump), DumpError> {
     let control = Control::default();
-    let writer = ArchiveWriter::create(&app.backups_dir(), name, "1.1", 2, &control).unwrap();
+    let writer = ArchiveWriter::create(&app.backups_dir(), name, "1.1", &Effort::full(2), &control).unwrap();
     let (writer, dump) = dump::dump(config, writer, &control).await?;
     let manifest = Manifest {
         format: FORMAT,

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     control::Control,
+    effort::Effort,
     fingerprint::{Change, Fingerprint},
     privileges::Privileges,
     section_writer::SectionWriter,
@@ -175,7 +176,7 @@ pub(super) async fn run<W: SectionWriter + Send + 'static>(
     let opening = {
         let (config, server, privileges) = (job.config.clone(), job.server.clone(), job.privileges.clone());
         let (tables, stop) = (job.fingerprint.tables.iter().map(|(name, _)| name.clone()).collect(), stop.clone());
-        tokio::task::spawn_blocking(move || {
+        working(job.config.effort, move || {
             let opener = Opener {
                 config: &config.server,
                 server: &server,
@@ -215,16 +216,19 @@ pub(super) async fn run<W: SectionWriter + Send + 'static>(
             stop: stop.clone(),
         };
         let progress = control.progress.clone();
-        let effort = job.config.effort;
-        // A thread of its own: one of tokio's would stay nice for whatever it does next. Its readers are as nice.
-        tokio::task::spawn_blocking(move || {
-            let thread = effort.spawn(move || stream.write(snapshot, Outlet::new(writer, progress)));
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        working(job.config.effort, move || stream.write(snapshot, Outlet::new(writer, progress)))
     };
     let (writer, mut content) = watch.over(writing, &stop, &mut ddl_lock, control).await?;
     content.position = position;
     Ok((writer, Outcome { content, taken_at, gtids }, ddl_lock))
+}
+
+/// Starts blocking work on a thread that is as nice as it should be; so are those that it starts.
+fn working<T: Send + 'static>(
+    effort: Effort,
+    work: impl FnOnce() -> Result<T, NativeError> + Send + 'static,
+) -> tokio::task::JoinHandle<Result<T, NativeError>> {
+    tokio::spawn(async move { effort.run(work).await.unwrap_or_else(|panicked| Err(NativeError::Write(panicked))) })
 }
 
 /// Says what an error means; `changes` are the definitions that differ from those before.

@@ -116,7 +116,9 @@ fn what_could_write_elsewhere_is_refused_by_name() {
         ("up/../../x", "`..`", |b| b.append(&raw(EntryType::Regular, "up/../../x", "", 1), &b"x"[..]).unwrap()),
         ("up/a", "which leads out", |b| b.append(&raw(EntryType::Symlink, "up/a", "../../etc", 0), io::empty()).unwrap()),
         ("up/a", "which leads out", |b| b.append(&raw(EntryType::Symlink, "up/a", "/etc/passwd", 0), io::empty()).unwrap()),
-        ("up/a", "which leads out", |b| b.append(&raw(EntryType::Symlink, "up/a", "/srv/heratio/uploads/../../x", 0), io::empty()).unwrap()),
+        ("up/a", "which leads out", |b| {
+            b.append(&raw(EntryType::Symlink, "up/a", "/srv/heratio/uploads/../../x", 0), io::empty()).unwrap()
+        }),
         ("up/a", "which leads out", |b| b.append(&raw(EntryType::Symlink, "up/a", "/srv/heratio/uploads2", 0), io::empty()).unwrap()),
         ("up/a/b", "lies below `a`", |b| {
             b.append(&raw(EntryType::Symlink, "up/a", ".", 0), io::empty()).unwrap();
