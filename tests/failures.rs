@@ -1,6 +1,6 @@
 //! Failure is told, nothing is lost: each with a message that names the thing and the next step.
 
-use crate::test_app::{OwnServer, TestApp, TestServer, dump_process, hold_dump, kill, on_both_flavours, wait_for};
+use crate::test_app::{OwnServer, TestApp, TestServer, dump_process, dump_waits, hold_dump, kill, on_both_flavours, wait_for};
 use engine::server::Flavour;
 use jobs::{backup::Backup, component::Component, queue::history::JobRow, state::State};
 use std::{
@@ -87,9 +87,9 @@ async fn a_server_that_dies_in_mid_dump(flavour: Flavour) {
     app.set("HERATIO_DATABASE_URL", on_own.env["HERATIO_DATABASE_URL"].clone());
     app.set("BACKUP_SCHEMA_PREFIX", on_own.env["BACKUP_SCHEMA_PREFIX"].clone());
     let held = hold_dump(&on_own).await;
-    let worker = app.worker();
+    app.worker();
     let id = app.enqueue(&backup(&[Component::Database])).await;
-    dump_process(app.worker_mut(worker).pid());
+    dump_waits(&on_own);
     own.kill();
     drop(held);
     let job = app.wait_until(id, "be tried again", |j| j.error.is_some()).await;
@@ -103,6 +103,7 @@ async fn a_missing_dump_tool(flavour: Flavour) {
     let mut app = TestApp::new(flavour).await;
     let empty = app.dir.join("no tools");
     std::fs::create_dir(&empty).unwrap();
+    app.set("BACKUP_DUMPER", "mysqldump");
     app.set("BACKUP_TOOLS_DIR", empty.to_str().unwrap());
     app.set("PATH", "/nonexistent");
     let (job, text) = fails(&mut app, &[Component::Database], State::Failed).await;
@@ -128,6 +129,7 @@ async fn a_dump_tool_of_the_other_flavour(flavour: Flavour) {
     let script = format!("#!/bin/sh\nexec {} \"$@\"\n", theirs.display());
     std::fs::write(other.join(wanted), script).unwrap();
     std::fs::set_permissions(other.join(wanted), PermissionsExt::from_mode(0o755)).unwrap();
+    app.set("BACKUP_DUMPER", "mysqldump");
     app.set("BACKUP_TOOLS_DIR", other.to_str().unwrap());
     // What the scripts need, and no dump tool of the right flavour.
     let path = app.dir.join("path");
@@ -143,6 +145,7 @@ async fn a_dump_tool_of_the_other_flavour(flavour: Flavour) {
 
 async fn a_dump_tool_that_is_killed(flavour: Flavour) {
     let mut app = TestApp::apart(flavour).await;
+    app.set("BACKUP_DUMPER", "mysqldump");
     let held = hold_dump(&app).await;
     let worker = app.worker();
     let id = app.enqueue(&backup(&[Component::Database])).await;
@@ -290,7 +293,7 @@ async fn a_control_server_restarted_in_mid_job(flavour: Flavour) {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let held = hold_dump(&app).await;
     let worker = app.worker();
-    dump_process(app.worker_mut(worker).pid());
+    dump_waits(&app);
     control.kill();
     std::thread::sleep(Duration::from_secs(1));
     control.restart();

@@ -10,6 +10,7 @@ mod backup;
 mod crash;
 mod cut_over;
 mod delete;
+mod dumper;
 mod failures;
 mod health;
 mod history;

@@ -1,6 +1,6 @@
 //! The queue's promises, as far as the kind `backup` can show them.
 
-use crate::test_app::{TestApp, dump_process, hold_dump, on_both_flavours, wait_for};
+use crate::test_app::{TestApp, dump_process, dump_waits, hold_dump, on_both_flavours, wait_for};
 use engine::server::Flavour;
 use jobs::{backup::Backup, component::Component, queue::history, state::State, test_kinds::TestRepeatable};
 use std::{path::Path, time::Duration};
@@ -15,6 +15,7 @@ fn uploads() -> Backup {
 
 async fn a_worker_killed_in_mid_dump(flavour: Flavour) {
     let mut app = TestApp::apart(flavour).await;
+    app.set("BACKUP_DUMPER", "mysqldump");
     let held = hold_dump(&app).await;
     let worker = app.worker();
     let job = app.enqueue(&database()).await;
@@ -35,6 +36,35 @@ async fn a_worker_killed_in_mid_dump(flavour: Flavour) {
     );
     assert_eq!(app.control_value("SELECT COUNT(*) FROM archives WHERE state = 'complete'").await, "1");
     assert_eq!(app.control_value("SELECT COUNT(*) FROM resources WHERE job_id IS NOT NULL").await, "0");
+}
+
+/// Our own dump has no process to die with; its sessions on the server must not be in the next attempt's way.
+async fn a_worker_killed_while_its_own_dump_waits(flavour: Flavour) {
+    let mut app = TestApp::apart(flavour).await;
+    let held = hold_dump(&app).await;
+    let worker = app.worker();
+    let job = app.enqueue(&database()).await;
+    dump_waits(&app);
+    app.worker_mut(worker).kill();
+    held.let_go().await;
+    app.worker();
+    assert_eq!(app.completed(job).await.attempt, 2);
+    wait_for("the partial file to be swept", Duration::from_secs(10), || app.files().len() == 1);
+}
+
+async fn a_waiting_dump_of_our_own_is_cancelled(flavour: Flavour) {
+    let mut app = TestApp::apart(flavour).await;
+    let held = hold_dump(&app).await;
+    app.worker();
+    let job = app.enqueue(&database()).await;
+    dump_waits(&app);
+    assert_eq!(app.run_enqueue(&["cancel", &job.to_string()]).code, Some(0));
+    assert_eq!(app.wait(job).await.state, State::Cancelled);
+    let sessions =
+        format!("SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{}' AND state LIKE 'Waiting for %'", app.schema());
+    wait_for("its sessions to end", Duration::from_secs(5), || app.server.client(&sessions).trim() == "0");
+    assert_eq!(app.files(), Vec::<String>::new());
+    held.let_go().await;
 }
 
 async fn the_second_of_two_backups_waits_and_says_so(flavour: Flavour) {
@@ -58,6 +88,7 @@ async fn the_second_of_two_backups_waits_and_says_so(flavour: Flavour) {
 
 async fn a_waiting_and_a_running_job_are_cancelled(flavour: Flavour) {
     let mut app = TestApp::apart(flavour).await;
+    app.set("BACKUP_DUMPER", "mysqldump");
     let held = hold_dump(&app).await;
     let worker = app.worker();
     let running = app.enqueue(&database()).await;
@@ -85,7 +116,7 @@ async fn a_terminated_worker_puts_its_job_back(flavour: Flavour) {
     let held = hold_dump(&app).await;
     let worker = app.worker_with(&[("BACKUP_SHUTDOWN_GRACE", "1")], &[]);
     let job = app.enqueue(&database()).await;
-    dump_process(app.worker_mut(worker).pid());
+    dump_waits(&app);
     assert!(app.worker_mut(worker).terminate().success());
     let back = app.show(job).await;
     assert_eq!((back.state, back.attempt), (State::Available, 0), "{back:#?}");
@@ -185,6 +216,8 @@ async fn no_transaction_is_open_while_work_is_done(flavour: Flavour) {
 
 on_both_flavours!(
     a_worker_killed_in_mid_dump,
+    a_worker_killed_while_its_own_dump_waits,
+    a_waiting_dump_of_our_own_is_cancelled,
     the_second_of_two_backups_waits_and_says_so,
     a_waiting_and_a_running_job_are_cancelled,
     a_terminated_worker_puts_its_job_back,

@@ -221,9 +221,9 @@ async fn a_lock_that_never_comes_names_the_session_in_the_way(flavour: Flavour) 
 async fn a_lock_on_a_table(flavour: Flavour) {
     let mut app = TestApp::new(flavour).await;
     let held = crate::test_app::hold_dump(&app).await;
-    let worker = app.worker();
+    app.worker();
     let id = app.enqueue(&Backup { components: vec![Component::Database], label: None }).await;
-    crate::test_app::dump_process(app.worker_mut(worker).pid());
+    crate::test_app::dump_waits(&app);
     let cancelled = app.run_enqueue(&["cancel", &id.to_string()]);
     assert_eq!(cancelled.code, Some(0), "{cancelled:?}");
     assert_eq!(app.wait(id).await.state, State::Cancelled);

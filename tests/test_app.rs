@@ -190,7 +190,14 @@ impl HeldDump {
     }
 }
 
-/// Waits until the job's dump tool runs, and gives its process id.
+/// Waits until a session of the application database's dump waits for a lock, as one of [`hold_dump`] makes it.
+pub(crate) fn dump_waits(app: &TestApp) {
+    let waiting =
+        format!("SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{}' AND state LIKE 'Waiting for %'", app.schema());
+    wait_for("the dump to wait", Duration::from_secs(20), || app.server.client(&waiting).trim() != "0");
+}
+
+/// Waits until the job's dump tool runs (`BACKUP_DUMPER` is mysqldump), and gives its process id.
 pub(crate) fn dump_process(worker: i32) -> i32 {
     let mut found = 0;
     wait_for("the dump tool to run", Duration::from_secs(20), || {

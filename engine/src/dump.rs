@@ -1,35 +1,62 @@
 //! Dumps a schema into an archive: one snapshot, complete, with its place in the binary log.
 //!
-//! The rows come from mysqldump or mariadb-dump (`dump/tool.rs`), whatever the server's flavour asks for; everything
-//! that makes a dump trustworthy is around it, here, and would be around any other source of rows.
+//! The rows come from our own dumper (`dump/native.rs`), or from mysqldump or mariadb-dump (`dump/tool.rs`), whatever the
+//! server's flavour asks for; everything that makes a dump trustworthy is around either, here.
 
 mod error;
 mod locks;
+mod native;
 pub(crate) mod pump;
 mod tool;
 
 use crate::{
     control::Control,
     effort::Effort,
-    fingerprint::{Change, Fingerprint},
+    fingerprint::{Change, Depth, Fingerprint},
     identity,
     manifest::{Coordinates, DatabaseFacts, Section},
     privileges::{self, Privileges},
     section_writer::SectionWriter,
     server::{Flavour, Server, ServerConfig},
     sql_scan::ObjectKind,
-    tools::{FoundTool, Tool},
+    tools::Tool,
 };
 use chrono::{DateTime, Utc};
 pub use error::DumpError;
 use locks::DdlLock;
 use pump::Content;
-use std::{path::PathBuf, time::Duration};
-use tool::{Failure, Outcome};
+use std::{path::PathBuf, str::FromStr, time::Duration};
+use tool::Outcome;
+
+/// Who reads the rows and writes the SQL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dumper {
+    /// We do, on several sessions.
+    #[default]
+    Native,
+    /// mysqldump, or mariadb-dump. Checksums of tables are unknown then.
+    Tool,
+}
+
+impl FromStr for Dumper {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "native" => Ok(Self::Native),
+            "mysqldump" => Ok(Self::Tool),
+            _ => Err(format!("{text:?} is no dumper: use native or mysqldump")),
+        }
+    }
+}
 
 /// What to dump, and how.
 #[derive(Debug, Clone)]
 pub struct DumpConfig {
+    /// Who dumps.
+    pub dumper: Dumper,
+    /// Sessions that read at once; at least one. The dump tools have one.
+    pub connections: usize,
     /// The server, and the schema to dump.
     pub server: ServerConfig,
     /// Where to look for the client tools before PATH.
@@ -90,12 +117,23 @@ where
     let mut conn = locks::session(&config.server, config.lock_wait).await?;
     let server = Server::detect(&mut conn).await?;
     let privileges = Privileges::read(&mut conn, &server).await?;
-    let lacking = privileges::missing_for_dump(&privileges, &server, schema, server.log_bin);
+    let mut lacking = privileges::missing_for_dump(&privileges, &server, schema, server.log_bin);
+    if config.dumper == Dumper::Native && (server.gtid || privileges.has("LOCK TABLES", schema)) {
+        // There are other ways to tie snapshot and position together.
+        lacking.iter_mut().filter(|m| m.privilege == "FLUSH_TABLES").for_each(|m| m.required = false);
+    }
     let (missing, useful): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|m| m.required);
     if !missing.is_empty() {
         return Err(DumpError::MissingPrivileges { account: server.account.clone(), schema: schema.clone(), missing });
     }
-    let tool = Tool::Dump.find(server.flavour, config.tools_dir.as_deref()).await?;
+    let tool = match config.dumper {
+        Dumper::Native => None,
+        Dumper::Tool => Some(Tool::Dump.find(server.flavour, config.tools_dir.as_deref()).await?),
+    };
+    let depth = match tool {
+        Some(_) => Depth::Whole,
+        None => Depth::Listed,
+    };
     let server_uuid = match server.log_bin {
         true => identity::identity(&mut conn, &server, &format!("{}meta", config.schema_prefix)).await?,
         false => String::new(),
@@ -113,7 +151,7 @@ where
             Some(lacking) => warnings.push(format!("others could change definitions during the dump: the account lacks {lacking}")),
         }
     }
-    let before = match Fingerprint::settled(&mut conn, schema).await {
+    let before = match Fingerprint::settled_to(&mut conn, schema, depth).await {
         Ok(before) => before,
         Err(error) => return Err(locks::explain(error, &mut conn, &server, config.lock_wait).await),
     };
@@ -127,22 +165,34 @@ where
     }
 
     control.progress.phase(format!("dumping database `{schema}`"), config.expected_bytes.unwrap_or(before.data_length));
-    let ran = tool::run(config, &server, &tool, &before, (ddl_lock, lock_after_snapshot), writer, control).await;
-    let (writer, outcome, _ddl_lock) = match ran {
-        Ok(ran) => ran,
-        Err(Failure::Dump(error)) => return Err(error),
-        Err(Failure::Tool(exit)) => {
-            let changes = changes_since(config, &server, &before).await.unwrap_or_default();
-            return Err(DumpError::from_failure(&exit, &tool.version, &changes));
+    let version = tool.as_ref().map_or_else(native::version, |tool| tool.version.clone());
+    let (writer, outcome, _ddl_lock) = if let Some(tool) = &tool {
+        match tool::run(config, &server, tool, &before, (ddl_lock, lock_after_snapshot), writer, control).await {
+            Ok(ran) => ran,
+            Err(tool::Failure::Dump(error)) => return Err(error),
+            Err(tool::Failure::Tool(exit)) => {
+                let changes = changes_since(config, &server, &before, depth).await.unwrap_or_default();
+                return Err(DumpError::from_failure(&exit, &version, &changes));
+            }
+        }
+    } else {
+        let job = native::Job { config, server: &server, privileges: &privileges, fingerprint: &before, lock_after_snapshot };
+        match native::run(&job, ddl_lock, writer, control).await {
+            Ok(ran) => ran,
+            Err(native::Failure::Dump(error)) => return Err(error),
+            Err(native::Failure::Native(error, blockers)) => {
+                let changes = changes_since(config, &server, &before, depth).await.unwrap_or_default();
+                return Err(native::explain(error, &changes, config.lock_wait, blockers));
+            }
         }
     };
     // The lock is held until the definitions have been read again.
-    let changes = changes_since(config, &server, &before).await?;
+    let changes = changes_since(config, &server, &before, depth).await?;
     if !changes.is_empty() {
         return Err(DumpError::DdlChanged { changes: changes.iter().map(Change::to_string).collect() });
     }
-    complete(&outcome.content, &before, &tool)?;
-    let (taken_at, facts, sections) = facts(config, &server, server_uuid, &tool, outcome)?;
+    complete(&outcome.content, &before, &version)?;
+    let (taken_at, facts, sections) = facts(config, &server, server_uuid, version, outcome)?;
     Ok((writer, Dump { taken_at, facts, sections, warnings }))
 }
 
@@ -163,16 +213,16 @@ fn warnings_of(server: &Server, fingerprint: &Fingerprint) -> Vec<String> {
 }
 
 /// Definitions that differ from those before, read by a session of its own: hours may have passed.
-async fn changes_since(config: &DumpConfig, server: &Server, before: &Fingerprint) -> Result<Vec<Change>, DumpError> {
+async fn changes_since(config: &DumpConfig, server: &Server, before: &Fingerprint, depth: Depth) -> Result<Vec<Change>, DumpError> {
     let mut conn = locks::session(&config.server, config.lock_wait).await?;
-    match Fingerprint::take(&mut conn, &config.server.schema).await {
+    match Fingerprint::take_to(&mut conn, &config.server.schema, depth).await {
         Ok(after) => Ok(before.diff(&after)),
         Err(error) => Err(locks::explain(error, &mut conn, server, config.lock_wait).await),
     }
 }
 
 /// Every object that the schema has must be in the dump, whatever the tool's exit status says.
-fn complete(content: &Content, fingerprint: &Fingerprint, tool: &FoundTool) -> Result<(), DumpError> {
+fn complete(content: &Content, fingerprint: &Fingerprint, tool: &str) -> Result<(), DumpError> {
     let missing: Vec<_> = fingerprint
         .objects()
         .filter(|object| !content.created.contains(object))
@@ -180,7 +230,7 @@ fn complete(content: &Content, fingerprint: &Fingerprint, tool: &FoundTool) -> R
         .collect();
     match missing.is_empty() {
         true => Ok(()),
-        false => Err(DumpError::Incomplete { tool: tool.version.clone(), missing }),
+        false => Err(DumpError::Incomplete { tool: tool.to_owned(), missing }),
     }
 }
 
@@ -188,14 +238,14 @@ fn facts(
     config: &DumpConfig,
     server: &Server,
     server_uuid: String,
-    tool: &FoundTool,
+    tool: String,
     outcome: Outcome,
 ) -> Result<(DateTime<Utc>, DatabaseFacts, Vec<Section>), DumpError> {
     use ObjectKind::{Event, Function, Package, PackageBody, Procedure, Sequence, Table, Trigger, View};
     let Outcome { content, taken_at, gtids } = outcome;
     let counts = [&[Table, Sequence][..], &[View], &[Trigger], &[Procedure, Function, Package, PackageBody], &[Event]];
     let [tables, views, triggers, routines, events] = counts.map(|kinds| content.count(kinds));
-    let no_position = || DumpError::NoPosition { tool: tool.version.clone() };
+    let no_position = || DumpError::NoPosition { tool: tool.clone() };
     let coordinates = match (server.log_bin, content.position) {
         (false, _) => None,
         (true, None) => return Err(no_position()),
@@ -216,7 +266,7 @@ fn facts(
         schema: config.server.schema.clone(),
         flavour: server.flavour.to_string(),
         server_version: server.version.clone(),
-        tool: tool.version.clone(),
+        tool: tool.clone(),
         coordinates,
         tables,
         views,

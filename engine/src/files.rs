@@ -10,6 +10,7 @@
 
 mod content;
 mod exclude;
+pub mod extract;
 mod format;
 #[cfg(test)]
 mod tests;

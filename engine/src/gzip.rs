@@ -7,7 +7,7 @@
 use crate::effort::Effort;
 use flate2::{Compression, GzBuilder};
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
 };
@@ -149,6 +149,81 @@ fn write_in_order<S: Write>(mut sink: S, replies: mpsc::Receiver<mpsc::Receiver<
     Ok((sink, members))
 }
 
+/// Decompresses members whose sizes are known, on several threads, and gives their content in order.
+///
+/// At most `2 * threads + 2` members are in memory. Each member's CRC-32 and size are checked, and that it is one member.
+pub struct MemberReader {
+    order: mpsc::Receiver<mpsc::Receiver<io::Result<Vec<u8>>>>,
+    current: Vec<u8>,
+    at: usize,
+}
+
+impl MemberReader {
+    /// Reads `source` from where it stands; `members` as [`MemberWriter::finish`] told them.
+    pub fn new<R: Read + Send + 'static>(mut source: R, members: Vec<(u64, u64)>, effort: &Effort) -> Self {
+        let threads = effort.threads.max(1);
+        let (work, jobs) = mpsc::sync_channel::<(u64, Vec<u8>, mpsc::SyncSender<io::Result<Vec<u8>>>)>(threads);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..threads {
+            let jobs = jobs.clone();
+            effort.spawn(move || {
+                loop {
+                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((raw, packed, reply)) = next else { return };
+                    // The receiver is gone when the reader is.
+                    if reply.send(unpack(raw, &packed)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let (sender, order) = mpsc::sync_channel(threads + 2);
+        effort.spawn(move || {
+            for (raw, len) in members {
+                let (reply, receiver) = mpsc::sync_channel(1);
+                if sender.send(receiver).is_err() {
+                    return;
+                }
+                let mut packed = vec![0; len as usize];
+                if let Err(error) = source.read_exact(&mut packed) {
+                    // The receiver is gone when the reader is.
+                    drop(reply.send(Err(error)));
+                    return;
+                }
+                if work.send((raw, packed, reply)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { order, current: Vec::new(), at: 0 }
+    }
+}
+
+impl Read for MemberReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.current.len() {
+            let Ok(next) = self.order.recv() else { return Ok(0) };
+            self.current = next.recv().map_err(|_| io::Error::other("a decompressing thread stopped"))??;
+            self.at = 0;
+        }
+        let n = buf.len().min(self.current.len() - self.at);
+        buf[..n].copy_from_slice(&self.current[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+fn unpack(raw: u64, packed: &[u8]) -> io::Result<Vec<u8>> {
+    // Members are at most this large; a damaged index must not make us ask for more.
+    let mut content = Vec::with_capacity(raw.min(4 * MEMBER_BYTES as u64) as usize);
+    let mut decoder = flate2::bufread::GzDecoder::new(packed);
+    (&mut decoder).take(raw + 1).read_to_end(&mut content)?;
+    if content.len() as u64 != raw || !decoder.into_inner().is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a member is not of the size that the index says"));
+    }
+    Ok(content)
+}
+
 /// One complete gzip member holding `raw`, stored as it is where compressing would not be worth its time.
 pub fn member(raw: &[u8]) -> Vec<u8> {
     if is_incompressible(raw) {
@@ -211,7 +286,6 @@ pub fn read_extra(id: [u8; 2], bytes: &[u8]) -> Option<(&[u8], usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
     #[test]
     fn members_concatenate_and_each_reads_alone() {
@@ -232,6 +306,22 @@ mod tests {
         assert!(all == raw);
         assert_eq!(members.iter().map(|m| m.0).sum::<u64>(), raw.len() as u64);
         assert_eq!(members.iter().map(|m| m.1).sum::<u64>(), file.len() as u64);
+        let mut parallel = Vec::new();
+        MemberReader::new(io::Cursor::new(file.clone()), members.clone(), &Effort::full(2)).read_to_end(&mut parallel).unwrap();
+        assert!(parallel == raw);
+        for (bad, at) in [("a flipped bit", 100), ("the end is missing", file.len())] {
+            let mut file = file.clone();
+            if at == file.len() {
+                file.truncate(at - 9)
+            } else {
+                file[at] ^= 1
+            }
+            let read = MemberReader::new(io::Cursor::new(file), members.clone(), &Effort::full(2)).read_to_end(&mut Vec::new());
+            assert!(read.is_err(), "{bad}");
+        }
+        let mut longer = members.clone();
+        longer[0].0 += 1;
+        assert!(MemberReader::new(io::Cursor::new(file.clone()), longer, &Effort::full(2)).read_to_end(&mut Vec::new()).is_err());
         let (mut at, mut raw_at) = (0, 0);
         for (raw_len, len) in members {
             let mut one = Vec::new();
@@ -244,9 +334,13 @@ mod tests {
 
     #[test]
     fn noise_is_stored_and_text_is_not() {
-        let noise: Vec<u8> = (0..MEMBER_BYTES as u64)
-            .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8)
-            .collect();
+        let mut seed = 1u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 56) as u8
+        })
+        .take(MEMBER_BYTES)
+        .collect();
         let text: Vec<u8> = (0..).flat_map(|i: u32| format!("row {i}\n").into_bytes()).take(MEMBER_BYTES).collect();
         assert!(is_incompressible(&noise) && !is_incompressible(&text));
         assert!(!is_incompressible(&noise[..SAMPLE]), "short ones are compressed whatever they are");

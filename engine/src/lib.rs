@@ -31,3 +31,4 @@ pub mod table;
 pub mod tools;
 pub mod tuple;
 pub mod verify;
+mod wire;

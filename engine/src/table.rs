@@ -119,7 +119,12 @@ impl Column {
     /// adding zero is shown whole.
     fn select(&self) -> String {
         let name = quote_name(&self.name);
-        if self.kind == "float" { format!("{name}+0e0") } else { name }
+        match self.kind.as_str() {
+            "float" => format!("{name}+0e0"),
+            // Client libraries do not know the type.
+            "vector" => format!("CAST({name} AS BINARY)"),
+            _ => name,
+        }
     }
 }
 
@@ -166,7 +171,7 @@ fn items(text: &str) -> Option<(Vec<&str>, &str)> {
 }
 
 /// Offset after a quoted name or string that begins at `at`.
-fn skip_quoted(bytes: &[u8], mut at: usize) -> usize {
+pub(crate) fn skip_quoted(bytes: &[u8], mut at: usize) -> usize {
     let quote = bytes[at];
     at += 1;
     while at < bytes.len() {

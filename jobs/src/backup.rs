@@ -252,6 +252,9 @@ async fn archive(
     }
 }
 
+/// Sessions that read the database at once, at most: more would be the application's loss.
+const MAX_SESSIONS: usize = 4;
+
 async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<PartialArchive> {
     let config = &context.config;
     let previous: Option<u64> =
@@ -260,6 +263,8 @@ async fn database(context: &Context, writer: ArchiveWriter) -> anyhow::Result<Pa
             .await?
             .flatten();
     let dump_config = DumpConfig {
+        dumper: config.dumper,
+        connections: config.effort.threads.min(MAX_SESSIONS),
         server: config.application.clone(),
         tools_dir: config.tools_dir.clone(),
         schema_prefix: config.schema_prefix.clone(),

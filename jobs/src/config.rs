@@ -11,7 +11,8 @@
 //! | `BACKUP_NODE` | this host's name as a node (default: its host name) |
 //! | `BACKUP_TIMEZONE` | zone in which times are shown and read (default `UTC`) |
 //! | `BACKUP_TOOLS_DIR` | directory of the client tools, looked in before `PATH` |
-//! | `BACKUP_THREADS` | compressing threads (default: the host's cores, at most 8) |
+//! | `BACKUP_DUMPER` | who dumps the database: `native` (the default) or `mysqldump`, the server's own tool |
+//! | `BACKUP_THREADS` | compressing threads, and up to 4 sessions that read the database (default: the host's cores, at most 8) |
 //! | `BACKUP_NICE` | niceness of backup's own threads and of the dump tool, 0 to 19 (default 10) |
 //! | `BACKUP_MAX_RATE` | bytes of input that a backup reads per second, also as `20M` (default: no limit) |
 //! | `BACKUP_LOCK_WAIT` | seconds to wait for the dump's first lock (default 20): the application's writes wait meanwhile |
@@ -37,8 +38,11 @@
 pub mod mail;
 
 use crate::queue::backend::Timing;
-use engine::effort::Effort;
-use engine::server::{ServerConfig, Tls};
+use engine::{
+    dump::Dumper,
+    effort::Effort,
+    server::{ServerConfig, Tls},
+};
 use mail::MailConfig;
 use percent_encoding::percent_decode_str;
 use std::{
@@ -99,6 +103,8 @@ pub struct Config {
     pub timezone: chrono_tz::Tz,
     /// Where client tools are looked for first.
     pub tools_dir: Option<PathBuf>,
+    /// Who dumps the database.
+    pub dumper: Dumper,
     /// How hard a backup works.
     pub effort: Effort,
     /// Longest wait for the dump's first lock.
@@ -280,6 +286,7 @@ impl Config {
                 .parse()
                 .map_err(|_| invalid("BACKUP_TIMEZONE", format!("`{timezone}` is not a time zone such as UTC or Africa/Johannesburg")))?,
             tools_dir: env.path("BACKUP_TOOLS_DIR")?,
+            dumper: env.get("BACKUP_DUMPER").map_or(Ok(Dumper::default()), str::parse).map_err(|e| invalid("BACKUP_DUMPER", e))?,
             effort: Effort { threads: env.number("BACKUP_THREADS", cores.min(8), 1)?, nice: nice(env)?, max_rate: max_rate(env)? },
             lock_wait: Duration::from_secs(env.number("BACKUP_LOCK_WAIT", 20, 1)?),
             timing: Timing {

@@ -191,13 +191,17 @@ async fn drill(context: &Context, server: &ServerConfig, archive: &Archive, mani
 /// Loads and checks; returns tables and rows.
 async fn in_scratch(context: &Context, scratch: &ServerConfig, archive: &Archive, manifest: &Manifest) -> anyhow::Result<(u64, u64)> {
     let blameless = |error: anyhow::Error| error.context(NotTheArchives);
+    let session = async || {
+        let mut session = scratch.connect().await.context("scratch server").map_err(blameless)?;
+        unlogged(&mut session).await?;
+        anyhow::Ok(session)
+    };
     let mut loading = Vec::new();
+    // Statements of the archive change what a session shows, so what checks has run none.
     let mut checking = Vec::new();
     for sessions in [&mut loading, &mut checking] {
         for _ in 0..context.config.effort.threads.clamp(1, 4) {
-            let mut session = scratch.connect().await.context("scratch server").map_err(blameless)?;
-            unlogged(&mut session).await?;
-            sessions.push(session);
+            sessions.push(session().await?);
         }
     }
     let loaded = load(&archive.path, manifest, &scratch.schema, Code::WithoutEvents, loading, &context.control).await;
@@ -207,9 +211,7 @@ async fn in_scratch(context: &Context, scratch: &ServerConfig, archive: &Archive
         if blame { error } else { blameless(error) }
     })?;
     failpoint::hit("drill_loaded").await;
-    if let Some(session) = checking.first_mut() {
-        load_events(session, &archive.path, manifest).await?;
-    }
+    load_events(&mut session().await?, &archive.path, manifest).await?;
     let rows = check(&context.control, checking, &scratch.schema, manifest).await?;
     Ok((loaded.tables, rows))
 }

@@ -50,6 +50,14 @@ pub enum DumpError {
         /// The tool's word.
         message: String,
     },
+    /// An object that the dumper would not write right, so it does not write it at all.
+    #[error("{object} cannot be dumped: {why}")]
+    Unsupported {
+        /// The object.
+        object: String,
+        /// What is the matter.
+        why: String,
+    },
     /// The dump tool was refused something, although the privileges looked right.
     #[error("{tool} was refused: {stderr}")]
     ToolDenied {
@@ -145,6 +153,7 @@ impl DumpError {
                 Some(session) => format!("let session {0} finish, or end it with KILL {0}, then back up again", session.id),
                 None => "grant PROCESS (and on MySQL SELECT ON performance_schema.*) to the backup account, so that the session in the way can be named".to_owned(),
             },
+            Self::Unsupported { .. } => "set BACKUP_DUMPER=mysqldump, and look whether its dump restores the object".to_owned(),
             Self::Unreadable { .. } => "repair or drop the object; a backup without it would not be complete".to_owned(),
             Self::ToolDenied { .. } => "run `worker grants` and apply what it prints for this account".to_owned(),
             Self::ConnectionLost { .. } => "see the server's error log; it restarted, or somebody ended the session".to_owned(),
@@ -178,6 +187,7 @@ impl DumpError {
             | Self::ToolFailed { .. } => true,
             Self::MissingPrivileges { .. }
             | Self::Unreadable { .. }
+            | Self::Unsupported { .. }
             | Self::ToolDenied { .. }
             | Self::Incomplete { .. }
             | Self::NoPosition { .. }
