@@ -99,7 +99,7 @@ async fn everything_comes_back(flavour: Flavour) {
 
     // What was replaced is kept, with its rows; the staging schema is gone; a backup follows.
     let undo = format!("{}_bk_undo_{}", app.name, job.id);
-    assert_eq!(made(&app), [undo.clone()]);
+    assert_eq!(made(&app), std::slice::from_ref(&undo));
     let kept = app.server.client(&format!("SELECT COUNT(*) FROM {undo}.newer"));
     assert_eq!(kept.trim(), "2");
     let follow_up: u64 =
