@@ -17,6 +17,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 /// The server's error number for a lock that was not had in time.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
+/// And for one that was refused, since two would have waited for each other: with another session's FLUSH TABLES, for one.
+const DEADLOCK: u16 = 1213;
 /// How often the list of sessions is looked at while a lock is waited for.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -300,7 +302,7 @@ impl Patient<'_> {
                 result = &mut running => {
                     return match result {
                         Ok(_) => Ok(()),
-                        Err(error) if server_error(&error) == Some(LOCK_WAIT_TIMEOUT) => {
+                        Err(error) if matches!(server_error(&error), Some(LOCK_WAIT_TIMEOUT | DEADLOCK)) => {
                             Err(CutOverError::LockWait { what: what.to_owned(), waited: self.patience, blockers })
                         }
                         Err(error) => Err(ServerError::query(what)(error).into()),

@@ -252,11 +252,8 @@ pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Pl
         manifest.sections.iter().filter(|s| s.kind == "table").map(|s| (s.name.as_str(), s.rows.unwrap_or(0))).collect();
     let in_backup: BTreeSet<&str> = tables.iter().map(|(name, _)| *name).collect();
     let aside: Vec<&String> = there.names.iter().filter(|name| !in_backup.contains(name.as_str())).collect();
-    let transient: Vec<Value> = tables
-        .iter()
-        .filter(|(name, rows)| TRANSIENT.contains(name) && *rows > 0)
-        .map(|(name, rows)| json!({ "table": name, "rows": rows }))
-        .collect();
+    let rows_of = |wanted: &str| tables.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, rows)| *rows);
+    let transient: Vec<Value> = TRANSIENT.iter().filter(|t| rows_of(t) > 0).map(|t| json!({ "table": t, "rows": rows_of(t) })).collect();
     if live && !transient.is_empty() && !request.clear_transient {
         let names: Vec<String> =
             transient.iter().map(|t| format!("{} ({} rows)", t["table"].as_str().unwrap_or_default(), t["rows"])).collect();
