@@ -3,7 +3,7 @@
 
 use crate::{
     load::{everything, everything_on},
-    restore::{back_up, damage, made, restore},
+    restore::{back_up, damage, made, patient, restore},
     test_app::{OwnServer, TestApp, TestServer, on_both_flavours, wait_for},
 };
 use engine::server::Flavour;
@@ -88,7 +88,8 @@ impl Case {
         let shown = self.app.run_enqueue(&["show", &id.to_string()]).out;
         let began = self.app.control_value("SELECT COUNT(*) FROM cut_overs").await == "1";
         let words = if new { "done; what it replaced is kept until" } else { "is as it was before" };
-        assert!(!began || shown.contains(words) || shown.contains("done ("), "{case}: {shown}");
+        let words = if began { words } else { "the live database was not touched" };
+        assert!(shown.contains(words) || shown.contains("done ("), "{case}: {shown}");
         new
     }
 }
@@ -111,25 +112,27 @@ fn places() -> Vec<(&'static str, Option<bool>)> {
 }
 
 async fn a_worker_is_killed_at_each_step(flavour: Flavour) {
-    let run = |(point, new): (&'static str, Option<bool>)| async move {
-        let case = format!("kill at {point}, {flavour}");
-        let mut it = Case::on(TestServer::shared(flavour), &[("BACKUP_LEASE", "3")]).await;
-        let id = it.app.enqueue(&it.apply).await;
-        let hit = it.app.worker_with(&[("HERATIO_FAILPOINT", &format!("{point}=kill"))], &[]);
-        let pid = it.app.worker_mut(hit).pid();
-        let dead = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") Z"));
-        it.app.until(&format!("{case}: the worker to die"), dead).await;
-        it.rows_are_old_or_new(&case);
-        it.app.worker();
-        let job = it.settled(id).await;
-        let expected = if point == failpoint::AFTER_FINAL_TRANSACTION { State::Completed } else { State::Failed };
-        assert_eq!(job.state, expected, "{case}: {job:#?}");
-        let is_new = it.is_new(id, &case).await;
-        assert_eq!(Some(is_new), new, "{case}");
-        if job.state == State::Failed && point.starts_with("cut_over") {
-            let words = if is_new { "a worker finished what was begun" } else { "a worker reverted what was begun" };
-            assert!(job.error.as_ref().unwrap().contains(words), "{case}: {job:#?}");
-        }
+    let run = |(point, new): (&'static str, Option<bool>)| {
+        Box::pin(async move {
+            let case = format!("kill at {point}, {flavour}");
+            let mut it = Case::on(TestServer::shared(flavour), &[("BACKUP_LEASE", "6")]).await;
+            let id = it.app.enqueue(&it.apply).await;
+            let hit = it.app.worker_with(&[("HERATIO_FAILPOINT", &format!("{point}=kill"))], &[]);
+            let pid = it.app.worker_mut(hit).pid();
+            let dead = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") Z"));
+            it.app.until(&format!("{case}: the worker to die"), dead).await;
+            it.rows_are_old_or_new(&case);
+            it.app.worker();
+            let job = it.settled(id).await;
+            let expected = if point == failpoint::AFTER_FINAL_TRANSACTION { State::Completed } else { State::Failed };
+            assert_eq!(job.state, expected, "{case}: {job:#?}");
+            let is_new = it.is_new(id, &case).await;
+            assert_eq!(Some(is_new), new, "{case}");
+            if job.state == State::Failed && point.starts_with("cut_over") {
+                let words = if is_new { "a worker finished what was begun" } else { "a worker reverted what was begun" };
+                assert!(job.error.as_ref().unwrap().contains(words), "{case}: {job:#?}");
+            }
+        })
     };
     stream::iter(places().into_iter().map(run)).for_each_concurrent(4, |case| case).await;
 }
@@ -139,7 +142,7 @@ async fn the_server_is_killed_at_each_step(flavour: Flavour) {
     // All backups first: a held cut-over holds locks that a backup would wait for.
     let cases = failpoint::RESTORE.map(|point| {
         let server = own.0.clone();
-        async move { (Case::on(server, &[("BACKUP_LEASE", "30")]).await, point) }
+        Box::pin(async move { (Case::on(server, &[("BACKUP_LEASE", "30")]).await, point) })
     });
     let cases: Vec<_> = stream::iter(cases).buffer_unordered(4).collect().await;
     let mut held = Vec::new();
@@ -177,7 +180,7 @@ async fn random_kills_leave_the_old_or_the_new(flavour: Flavour) {
     let (mut old, mut new) = (0, 0);
     for kill in 0..kills {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let mut it = Case::on(TestServer::shared(flavour), &[("BACKUP_LEASE", "2")]).await;
+        let mut it = Case::on(TestServer::shared(flavour), &[("BACKUP_LEASE", "6")]).await;
         let id = it.app.enqueue(&it.apply).await;
         let worker = it.app.worker();
         it.app.wait_until(id, "run", |j| j.state != State::Available).await;
@@ -193,7 +196,7 @@ async fn random_kills_leave_the_old_or_the_new(flavour: Flavour) {
 }
 
 async fn readers_see_old_or_new_rows_at_every_instant(flavour: Flavour) {
-    let mut it = Case::on(TestServer::shared(flavour), &[]).await;
+    let mut it = Case::on(TestServer::shared(flavour), &[("BACKUP_LEASE", "30")]).await;
     let stop = Arc::new(AtomicBool::new(false));
     let reader = {
         let (stop, server, schema) = (stop.clone(), it.app.server.clone(), it.app.schema());
@@ -243,7 +246,7 @@ async fn a_blocker_is_named_and_nothing_is_changed(flavour: Flavour) {
 }
 
 async fn foreign_keys_from_elsewhere_are_refused_or_made_again(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let archive = back_up(&app).await;
     damage(&app).await;
@@ -280,7 +283,7 @@ fn hooked(app: &TestApp) -> String {
 }
 
 async fn hooks_run_fail_and_hang(flavour: Flavour) {
-    let mut it = Case::on(TestServer::shared(flavour), &[("BACKUP_HOOK_SECONDS", "1")]).await;
+    let mut it = Case::on(TestServer::shared(flavour), &[("BACKUP_HOOK_SECONDS", "1"), ("BACKUP_LEASE", "30")]).await;
     let before = "test $BACKUP_RESTORE_WHEN = after ||";
     for (then, words) in [
         (format!("{before} {{ echo no maintenance >&2; exit 7; }}"), "no maintenance"),
@@ -380,7 +383,7 @@ async fn a_replica_follows_and_is_itself_refused(flavour: Flavour) {
 }
 
 async fn a_restore_may_preempt(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let archive = back_up(&app).await;
     damage(&app).await;
@@ -394,7 +397,7 @@ async fn a_restore_may_preempt(flavour: Flavour) {
 
 /// While a cut-over is open and its job over, nothing is done to the database.
 async fn jobs_on_the_database_wait_for_an_open_cut_over(flavour: Flavour) {
-    let mut it = Case::on(TestServer::shared(flavour), &[]).await;
+    let mut it = Case::on(TestServer::shared(flavour), &[("BACKUP_LEASE", "30")]).await;
     let id = it.app.enqueue(&TestNothing { resources: vec![Component::Database], ..Default::default() }).await;
     let other = it.app.enqueue(&TestNothing { resources: vec![Component::Uploads], ..Default::default() }).await;
     // One that nobody can end: its schema does not exist.

@@ -499,11 +499,14 @@ async fn each_way_to_a_snapshot_has_its_account(flavour: Flavour) {
     };
     for (number, (more_on_schema, more_everywhere)) in [("", ", RELOAD"), (", LOCK TABLES", ""), ("", "")].into_iter().enumerate() {
         let user = format!("{}_w{number}", app.name);
+        let proc = match flavour {
+            Flavour::MariaDb => format!("; GRANT SELECT ON mysql.proc TO '{user}'@'localhost'"),
+            Flavour::MySql => String::new(),
+        };
         app.server.client(&format!(
             "CREATE USER '{user}'@'localhost' IDENTIFIED BY 'hunter2'; GRANT {on_schema}{more_on_schema} ON `{schema}`.* TO '{user}'@'localhost';
-             GRANT {everywhere}{more_everywhere} ON *.* TO '{user}'@'localhost'; GRANT SELECT ON `{}bk_meta`.* TO '{user}'@'localhost'{}",
-            format!("{}_", app.name),
-            if flavour == Flavour::MariaDb { format!("; GRANT SELECT ON mysql.proc TO '{user}'@'localhost'") } else { String::new() },
+             GRANT {everywhere}{more_everywhere} ON *.* TO '{user}'@'localhost'; GRANT SELECT ON `{}_bk_meta`.* TO '{user}'@'localhost'{proc}",
+            app.name,
         ));
         for connections in [1, 3] {
             let mut config = config(&app, &schema);

@@ -1,18 +1,19 @@
 //! The kind `restore_plan`: what it shows and what it refuses, before anything is changed.
 
 use crate::{
-    restore::{back_up, damage, made},
-    test_app::{TestApp, on_both_flavours},
+    load::everything,
+    restore::{back_up, damage, made, patient, restore},
+    test_app::{OwnServer, TestApp, on_both_flavours},
 };
 use engine::server::Flavour;
 use jobs::{restore::Restore, restore_plan::RestorePlan, state::State};
 
 async fn a_dry_run_shows_all_and_changes_nothing(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let archive = back_up(&app).await;
     damage(&app).await;
-    let before = crate::load::everything(&app, &app.schema()).await;
+    let before = everything(&app, &app.schema()).await;
     let ran = app.run_enqueue(&["restore", &archive, "--dry-run"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     for word in ["holds", "2 tables with 3 rows", "replaces schema", "moves aside: newer", "SHA-256"] {
@@ -20,13 +21,13 @@ async fn a_dry_run_shows_all_and_changes_nothing(flavour: Flavour) {
         assert!(ran.out.contains(&word), "`{word}` is not in {}", ran.out);
     }
     assert_eq!(ran.out.contains("BACKUP_PRE_RESTORE_HOOK"), flavour == Flavour::MariaDb, "{}", ran.out);
-    assert_eq!(crate::load::everything(&app, &app.schema()).await, before);
+    assert_eq!(everything(&app, &app.schema()).await, before);
     assert!(made(&app).is_empty());
     assert_eq!(app.control_value("SELECT COUNT(*) FROM jobs WHERE kind = 'restore'").await, "0");
 }
 
 async fn bad_input_is_refused(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let archive = back_up(&app).await;
     let typo = archive.replace("database", "databse");
@@ -36,7 +37,7 @@ async fn bad_input_is_refused(flavour: Flavour) {
         (vec!["restore", "1", "--components", "uploads"], vec!["has no uploads"]),
         (vec!["restore", "relative/a.sql.gz"], vec!["absolute"]),
         // Nobody types anything.
-        (vec!["restore", archive.as_str()], vec!["nothing was changed", "--yes"]),
+        (vec!["restore", archive.as_str()], vec!["needs a person to type", "--yes"]),
         (vec!["restore", archive.as_str(), "--into", &app.control()], vec!["not for restores"]),
         (vec!["restore", archive.as_str(), "--into", &app.schema()], vec!["exists and holds"]),
     ] {
@@ -50,7 +51,7 @@ async fn bad_input_is_refused(flavour: Flavour) {
 }
 
 async fn a_damaged_archive_is_refused(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let archive = back_up(&app).await;
     let path = app.backups_dir().join(&archive);
@@ -69,10 +70,10 @@ async fn a_damaged_archive_is_refused(flavour: Flavour) {
 }
 
 async fn another_schemas_archive_goes_beside_alone(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let archive = back_up(&app).await;
-    let other = TestApp::new(flavour).await;
+    let other = patient(flavour).await;
     let path = app.backups_dir().join(&archive);
     let mut other = other;
     other.worker();
@@ -81,7 +82,7 @@ async fn another_schemas_archive_goes_beside_alone(flavour: Flavour) {
 }
 
 async fn changed_evidence_stops_the_apply(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let archive = back_up(&app).await;
     let request = RestorePlan { archive, ..Default::default() };
@@ -95,7 +96,54 @@ async fn changed_evidence_stops_the_apply(flavour: Flavour) {
     assert!(made(&app).is_empty());
 }
 
+/// What `worker grants` prints is enough to restore and to undo; each privilege that is missing is named with its GRANT.
+async fn the_grants_are_enough_and_each_missing_one_is_named(flavour: Flavour) {
+    let own = OwnServer::start(flavour);
+    let mut app = TestApp::on(own.0.clone()).await;
+    let (user, owner) = (format!("{}_w", app.name), format!("{}_o", app.name));
+    own.0.client(&format!(
+        "CREATE USER {user}@localhost IDENTIFIED BY 'x'; CREATE USER {owner}@localhost; GRANT ALL ON {}.* TO {owner}@localhost",
+        app.schema()
+    ));
+    // An account like root needs more to be made a definer (SYSTEM_USER).
+    app.sql(&format!(
+        "DROP VIEW titled; CREATE DEFINER = {owner}@localhost VIEW titled AS SELECT id, title FROM item;
+         DROP TRIGGER item_before; CREATE DEFINER = {owner}@localhost TRIGGER item_before BEFORE INSERT ON item FOR EACH ROW SET NEW.title = TRIM(NEW.title);
+         DROP PROCEDURE touch_all; CREATE DEFINER = {owner}@localhost PROCEDURE touch_all() UPDATE item SET title = title;
+         DROP FUNCTION twice; CREATE DEFINER = {owner}@localhost FUNCTION twice(n INT) RETURNS INT DETERMINISTIC RETURN n * 2;
+         DROP EVENT nightly; CREATE DEFINER = {owner}@localhost EVENT nightly ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01 00:00:00' DO DELETE FROM note WHERE id < 0"
+    ))
+    .await;
+    app.set("HERATIO_DATABASE_URL", format!("mysql://{user}:x@localhost/{}?socket={}", app.schema(), own.0.socket.display()));
+    let grants = app.run_worker(&["grants"]);
+    assert_eq!(grants.code, Some(0), "{grants:?}");
+    // The control schema is root's here.
+    let script: String = grants.out.lines().filter(|l| !l.starts_with("--") && !l.contains("root")).map(|l| format!("{l}\n")).collect();
+    own.0.client(&script);
+    app.worker();
+    let before = everything(&app, &app.schema()).await;
+    let archive = back_up(&app).await;
+    app.sql("DELETE FROM note; DROP VIEW titled").await;
+    let damaged = everything(&app, &app.schema()).await;
+    let (ran, job) = restore(&app, &[&archive]).await;
+    assert!([Some(0), Some(3)].contains(&ran.code), "{ran:?} {job:#?}");
+    assert_eq!(everything(&app, &app.schema()).await, before, "{ran:?} {job:#?}");
+    let undone = app.run_enqueue(&["undo", &job.id.to_string(), "--yes", "--wait"]);
+    assert!([Some(0), Some(3)].contains(&undone.code), "{undone:?}");
+    assert_eq!(everything(&app, &app.schema()).await, damaged);
+
+    let schema = app.schema().replace('_', "\\_");
+    for privilege in ["ALTER", "DROP", "CREATE", "INSERT", "CREATE VIEW", "CREATE ROUTINE", "ALTER ROUTINE"] {
+        own.0.client(&format!("REVOKE {privilege} ON `{schema}`.* FROM {user}@localhost"));
+        let ran = app.run_enqueue(&["restore", &archive, "--dry-run"]);
+        let grant = format!("GRANT {privilege} ON `{schema}`.* TO");
+        assert!(ran.code == Some(2) && ran.out.contains(&grant), "{privilege}: {ran:?}");
+        own.0.client(&format!("GRANT {privilege} ON `{schema}`.* TO {user}@localhost"));
+    }
+}
+
 on_both_flavours!(
+    the_grants_are_enough_and_each_missing_one_is_named,
     a_dry_run_shows_all_and_changes_nothing,
     bad_input_is_refused,
     a_damaged_archive_is_refused,

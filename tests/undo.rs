@@ -2,15 +2,15 @@
 
 use crate::{
     load::everything,
-    restore::{back_up, damage, made, restore},
-    test_app::{TestApp, on_both_flavours, wait_for},
+    restore::{back_up, damage, made, patient, restore},
+    test_app::{on_both_flavours, wait_for},
 };
 use engine::server::Flavour;
 use jobs::state::State;
 use std::time::Duration;
 
 async fn what_was_replaced_comes_back(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let backed_up = everything(&app, &app.schema()).await;
     let archive = back_up(&app).await;
@@ -36,7 +36,7 @@ async fn what_was_replaced_comes_back(flavour: Flavour) {
 }
 
 async fn expired_undo_points_go(flavour: Flavour) {
-    let mut app = TestApp::new(flavour).await;
+    let mut app = patient(flavour).await;
     app.worker();
     let archive = back_up(&app).await;
     let (_, job) = restore(&app, &[&archive]).await;

@@ -185,11 +185,12 @@ impl MemberReader {
                     return;
                 }
                 let mut packed = vec![0; len as usize];
-                let sent = match source.read_exact(&mut packed) {
-                    Ok(()) => work.send((raw, packed, reply)).is_ok(),
-                    Err(error) => reply.send(Err(error)).is_ok() && false,
-                };
-                if !sent {
+                if let Err(error) = source.read_exact(&mut packed) {
+                    // The receiver is gone when the reader is.
+                    drop(reply.send(Err(error)));
+                    return;
+                }
+                if work.send((raw, packed, reply)).is_err() {
                     return;
                 }
             }

@@ -15,7 +15,8 @@ use crate::{
     control::Control,
     manifest::{Manifest, Section},
     sql::{quote_name, server_error},
-    sql_scan::SectionKind,
+    sql_scan::{ObjectKind, SectionKind, created},
+    stored_code::{unqualified_trigger, unqualified_view},
 };
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection};
 use statements::{Statement, split};
@@ -336,8 +337,11 @@ impl Load {
         let bytes = statement.text.len() as u64;
         if !statement.is_for_one_session() {
             let is_rows = statement.is_rows();
-            let sql = String::from_utf8(statement.into_text(&quote_name(&self.schema)))
-                .map_err(|_| LoadError::NotUtf8 { path: self.path.clone(), part: part.to_owned() })?;
+            let mut sql = Statement::to_utf8(statement.into_text(&quote_name(&self.schema)))
+                .ok_or_else(|| LoadError::NotUtf8 { path: self.path.clone(), part: part.to_owned() })?;
+            if !is_rows && let Some(plain) = self.for_any_schema(&sql) {
+                sql = plain;
+            }
             let mut tries = 1;
             loop {
                 let again = is_rows && tries < TRIES;
@@ -355,6 +359,15 @@ impl Load {
         }
         self.control.progress.add(bytes);
         Ok(())
+    }
+
+    /// The statement without the name of the schema that was dumped, where the dump tools leave it in and it would lead there.
+    fn for_any_schema(&self, sql: &str) -> Option<String> {
+        match created(sql)?.0 {
+            ObjectKind::Trigger => unqualified_trigger(sql),
+            ObjectKind::View => unqualified_view(sql, &self.manifest.database.as_ref()?.schema),
+            _ => None,
+        }
     }
 
     /// Reads sections on a thread of its own.

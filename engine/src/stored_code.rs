@@ -45,7 +45,13 @@ pub async fn read(conn: &mut MySqlConnection, schema: &str) -> Result<Vec<Stored
         let what = format!("read the definition of {} `{name}`", kind.word());
         let query = format!("SHOW CREATE {} {}", kind.word(), quote_name(&name));
         let rows = sql::rows(conn, query).await.map_err(ServerError::query(&what))?;
-        let code = rows.first().and_then(|row| StoredCode::of(kind, &name, row));
+        let mut code = rows.first().and_then(|row| StoredCode::of(kind, &name, row));
+        if let Some(code) = &mut code
+            && kind == ObjectKind::View
+            && let Some(plain) = unqualified_view(&code.definition, schema)
+        {
+            code.definition = plain;
+        }
         found.push(code.ok_or_else(|| {
             ServerError::query(what)(sqlx::Error::Protocol("the account may not see it (`worker grants` prints what it needs)".into()))
         })?);
@@ -97,7 +103,7 @@ impl StoredCode {
         if definition.is_empty() {
             return None;
         }
-        let enabled = kind != ObjectKind::Event || set_enabled(&definition, false).is_none_or(|disabled| disabled != definition);
+        let enabled = kind != ObjectKind::Event || is_enabled(&definition);
         Some(Self {
             kind,
             name: name.to_owned(),
@@ -113,7 +119,7 @@ impl StoredCode {
     }
 }
 
-/// Makes the object in the session's default schema, whose collation is `collation`. An event is made switched off.
+/// Makes the object in the session's default schema, whose collation is `collation`; an event as `enabled` says.
 ///
 /// Dies in the middle: the session ends, and at most the schema's default collation is another than it was; see
 /// [`set_collation`].
@@ -136,7 +142,8 @@ pub async fn make(conn: &mut MySqlConnection, schema: &str, collation: &str, cod
         set_collation(conn, schema, &code.database_collation).await?;
     }
     let text = match code.kind {
-        ObjectKind::Event => set_enabled(&code.definition, false).unwrap_or_else(|| code.definition.clone()),
+        // Never by ALTER EVENT, which makes its caller the definer.
+        ObjectKind::Event if code.enabled => set_enabled(&code.definition, true).unwrap_or_else(|| code.definition.clone()),
         _ => code.definition.clone(),
     };
     if !settings.is_empty() {
@@ -162,9 +169,9 @@ pub async fn drop(conn: &mut MySqlConnection, schema: &str, kind: ObjectKind, na
     sql::run(conn, format!("DROP {} IF EXISTS {}.{}", kind.word(), quote_name(schema), quote_name(name))).await
 }
 
-/// Lets an event fire.
-pub async fn enable_event(conn: &mut MySqlConnection, schema: &str, name: &str) -> Result<(), sqlx::Error> {
-    sql::run(conn, format!("ALTER EVENT {}.{} ENABLE", quote_name(schema), quote_name(name))).await
+/// Whether the text of CREATE EVENT makes one that fires.
+pub fn is_enabled(definition: &str) -> bool {
+    set_enabled(definition, true).is_none_or(|on| on == definition)
 }
 
 /// The text of CREATE EVENT with its switch on or off; `None` where it has none. Dumps and SHOW CREATE always write one, after
@@ -209,6 +216,110 @@ pub fn set_enabled(definition: &str, on: bool) -> Option<String> {
         }
     }
     None
+}
+
+/// A CREATE TRIGGER without the schema's name before the trigger's and the table's; `None` when it has none there.
+///
+/// The server keeps what was written, and the dump tools write what it keeps: `CREATE TRIGGER app.t ... ON app.item` would go to
+/// that schema, into whichever it is loaded.
+pub fn unqualified_trigger(statement: &str) -> Option<String> {
+    let mut tokens = Tokens { text: statement, at: 0 };
+    let mut next = || tokens.next();
+    let is = |(start, end): (usize, usize), word: &str| statement[start..end].eq_ignore_ascii_case(word);
+    if !is(next()?, "CREATE") {
+        return None;
+    }
+    let mut removed: Vec<(usize, usize)> = Vec::new();
+    for keyword in ["TRIGGER", "ON"] {
+        while !is(next()?, keyword) {}
+        let mut name = next()?;
+        if is(name, "IF") {
+            (_, _, name) = (next()?, next()?, next()?);
+        }
+        let dot = next()?;
+        if is(dot, ".") {
+            removed.push((name.0, next()?.0));
+        }
+    }
+    let mut text = statement.to_owned();
+    removed.iter().rev().for_each(|(from, to)| text.replace_range(*from..*to, ""));
+    (!removed.is_empty()).then_some(text)
+}
+
+/// A view's text without the name of `schema` before tables and columns; `None` when it is not there.
+///
+/// Where the definer does not exist, or may not read the tables, MariaDB shows a view with it, even to a session in that schema.
+pub fn unqualified_view(statement: &str, schema: &str) -> Option<String> {
+    let name = quote_name(schema);
+    let (mut tokens, mut removed) = (Tokens { text: statement, at: 0 }, Vec::new());
+    let mut before: Option<(usize, usize)> = None;
+    while let Some((start, end)) = tokens.next() {
+        if &statement[start..end] == "."
+            && let Some((from, to)) = before
+            && statement[from..to] == name
+        {
+            removed.push((from, end));
+        }
+        before = Some((start, end));
+    }
+    let mut text = statement.to_owned();
+    removed.iter().rev().for_each(|(from, to)| text.replace_range(*from..*to, ""));
+    (!removed.is_empty()).then_some(text)
+}
+
+/// Words, quoted names and signs of a statement; comments are left out, and so are the marks of versioned ones.
+struct Tokens<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Tokens<'_> {
+    /// Where the next one begins and ends.
+    fn next(&mut self) -> Option<(usize, usize)> {
+        let bytes = self.text.as_bytes();
+        loop {
+            let rest = &self.text[self.at..];
+            let first = *rest.as_bytes().first()?;
+            if first.is_ascii_whitespace() {
+                self.at += 1;
+            } else if let Some(version) = rest.strip_prefix("/*!").or_else(|| rest.strip_prefix("/*M!")) {
+                self.at += rest.len() - version.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            } else if rest.starts_with("*/") {
+                self.at += 2;
+            } else if rest.starts_with("/*") {
+                self.at += rest.find("*/")? + 2;
+            } else {
+                break;
+            }
+        }
+        let start = self.at;
+        let first = bytes[start];
+        let mut end = start + 1;
+        if matches!(first, b'`' | b'"' | b'\'') {
+            loop {
+                match *bytes.get(end)? {
+                    b'\\' if first != b'`' => end += 2,
+                    byte if byte == first && bytes.get(end + 1) == Some(&first) => end += 2,
+                    byte => {
+                        end += 1;
+                        if byte == first {
+                            break;
+                        }
+                    }
+                }
+            }
+        } else if is_name(first) {
+            while bytes.get(end).is_some_and(|b| is_name(*b)) {
+                end += 1;
+            }
+        }
+        self.at = end;
+        Some((start, end))
+    }
+}
+
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
 }
 
 /// The account of `DEFINER=` in a statement's beginning, as `user@host`; a role has no host.
@@ -263,9 +374,47 @@ mod tests {
         assert_eq!(set_enabled(&off, true).unwrap(), text);
         let replica = text.replace("PRESERVE ENABLE COMMENT", "PRESERVE DISABLE ON SLAVE COMMENT");
         assert_eq!(set_enabled(&replica, true).unwrap(), text);
+        assert!(is_enabled(text) && !is_enabled(&off) && !is_enabled(&replica));
         let dumped = "/*!50106 CREATE*/ /*!50117 DEFINER=`a`@`b`*/ /*!50106 EVENT `e` ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE ENABLE DO SELECT 1 */";
         assert!(set_enabled(dumped, false).unwrap().contains("PRESERVE DISABLE DO"));
         assert_eq!(set_enabled("CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 'PRESERVE ENABLE'", false), None);
+    }
+
+    #[test]
+    fn triggers_name_no_schema() {
+        let plain = |text: &str| unqualified_trigger(text).unwrap_or_else(|| "as it was".into());
+        assert_eq!(
+            plain(
+                "/*!50003 CREATE*/ /*!50017 DEFINER=`r`@`ON`*/ /*!50003 TRIGGER `a``b`.`t` BEFORE INSERT ON `a``b` . `c.d` FOR EACH ROW SET @x = 'ON a.b' */"
+            ),
+            "/*!50003 CREATE*/ /*!50017 DEFINER=`r`@`ON`*/ /*!50003 TRIGGER `t` BEFORE INSERT ON `c.d` FOR EACH ROW SET @x = 'ON a.b' */"
+        );
+        assert_eq!(
+            plain("CREATE DEFINER=`r`@`h` TRIGGER IF NOT EXISTS app.t AFTER UPDATE on app.item FOR EACH ROW DELETE FROM app.other"),
+            "CREATE DEFINER=`r`@`h` TRIGGER IF NOT EXISTS t AFTER UPDATE on item FOR EACH ROW DELETE FROM app.other"
+        );
+        assert_eq!(
+            plain("CREATE TRIGGER t AFTER UPDATE ON app.item FOR EACH ROW BEGIN END"),
+            "CREATE TRIGGER t AFTER UPDATE ON item FOR EACH ROW BEGIN END"
+        );
+        for other in
+            ["CREATE TRIGGER `a.b` AFTER DELETE ON `c.d` FOR EACH ROW DELETE FROM x.y", "CREATE TABLE a.b (c INT)", "SET x = 1", "CREATE"]
+        {
+            assert_eq!(unqualified_trigger(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn views_name_their_own_schema_nowhere() {
+        assert_eq!(
+            unqualified_view(
+                "CREATE VIEW `v` AS select `a`.`item`.`id` AS `a`,'`a`.x' AS `t`,`a`.`f`(1) from (`a`.`item` join `b`.`a`)",
+                "a"
+            )
+            .unwrap(),
+            "CREATE VIEW `v` AS select `item`.`id` AS `a`,'`a`.x' AS `t`,`f`(1) from (`item` join `b`.`a`)"
+        );
+        assert_eq!(unqualified_view("CREATE VIEW `v` AS select `ab`.`item`.`id` from `ab`.`item`", "a"), None);
     }
 
     #[test]

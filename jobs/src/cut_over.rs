@@ -31,7 +31,11 @@ use engine::{
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, MySqlConnection, MySqlPool, Row};
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Tries of a statement that meets others' locks, before the RENAME.
@@ -49,7 +53,7 @@ const STEPS: [&str; 12] = [
     "triggers",
     "drop_code",
     "make_code",
-    "enable_events",
+    "make_events",
     "clean",
 ];
 
@@ -140,6 +144,9 @@ struct Pen<'a> {
     id: u64,
     fence: Option<u64>,
     cancel: Option<&'a CancellationToken>,
+    /// Nothing is written: under LOCK TABLES. While another session's FLUSH TABLES WITH READ LOCK waits for our locks, a write
+    /// to the control schema on that server would wait for it, and the two for each other.
+    quiet: AtomicBool,
 }
 
 impl Pen<'_> {
@@ -147,6 +154,12 @@ impl Pen<'_> {
     async fn note(&self, step: &'static str, position: usize) -> anyhow::Result<()> {
         if let Some(cancel) = self.cancel {
             ensure!(!cancel.is_cancelled(), "told to stop before step `{step}`");
+        }
+        if position == 0 {
+            failpoint::hit(failpoint::RESTORE.into_iter().find(|f| f.strip_prefix("cut_over_") == Some(step)).unwrap_or_default()).await;
+        }
+        if self.quiet.load(Ordering::Relaxed) {
+            return Ok(());
         }
         let mut query = sqlx::QueryBuilder::new("UPDATE cut_overs c");
         if let Some(fence) = self.fence {
@@ -164,9 +177,6 @@ impl Pen<'_> {
         let noted = query.build().execute(self.pool).await.context("control schema")?;
         // The server counts rows found, changed or not.
         ensure!(noted.rows_affected() > 0, "the job's lease was lost before step `{step}`");
-        if position == 0 {
-            failpoint::hit(failpoint::RESTORE.into_iter().find(|f| f.strip_prefix("cut_over_") == Some(step)).unwrap_or_default()).await;
-        }
         Ok(())
     }
 }
@@ -290,7 +300,13 @@ async fn load(connection: &mut MySqlConnection, id: u64) -> anyhow::Result<CutOv
 /// An error leaves the journal open: the next worker ends it.
 pub async fn run(context: &Context, exclusive: Exclusive, server: &Server, cut_over: &CutOver) -> anyhow::Result<Ended> {
     context.control.progress.phase(format!("cutting over `{}`", cut_over.places.live), 0);
-    let pen = Pen { pool: &context.pool, id: cut_over.id, fence: Some(context.fence), cancel: Some(&context.control.cancel) };
+    let pen = Pen {
+        pool: &context.pool,
+        id: cut_over.id,
+        fence: Some(context.fence),
+        cancel: Some(&context.control.cancel),
+        quiet: AtomicBool::new(false),
+    };
     let config = &context.config;
     let patient = Patient { config: &config.application, server, patience: config.restore.wait };
     let work = Work { config, cut_over, pen: &pen, patient: &patient };
@@ -335,7 +351,13 @@ pub async fn give_back(
     cut_over: &CutOver,
     why: &anyhow::Error,
 ) -> anyhow::Result<Ended> {
-    let pen = Pen { pool: &context.pool, id: cut_over.id, fence: Some(context.fence), cancel: Some(&context.control.cancel) };
+    let pen = Pen {
+        pool: &context.pool,
+        id: cut_over.id,
+        fence: Some(context.fence),
+        cancel: Some(&context.control.cancel),
+        quiet: AtomicBool::new(false),
+    };
     let patient = Patient { config: &context.config.application, server, patience: context.config.restore.wait };
     let work = Work { config: &context.config, cut_over, pen: &pen, patient: &patient };
     let mut ended = work.end(exclusive.connection()).await?;
@@ -371,13 +393,34 @@ impl Work<'_> {
         self.pen.note("lock", 0).await?;
         if under_lock {
             self.retried(connection, &everything.lock_statement(places), &format!("lock the tables of `{}`", places.live)).await?;
+            self.pen.quiet.store(true, Ordering::Relaxed);
         }
+        let renamed = self.rename(connection, under_lock).await;
+        self.pen.quiet.store(false, Ordering::Relaxed);
+        renamed?;
+        self.pen.note("renamed", 0).await
+    }
+
+    /// From the locks, where there are any, to their end.
+    async fn rename(&self, connection: &mut MySqlConnection, under_lock: bool) -> anyhow::Result<()> {
+        let CutOver { places, facts, old, .. } = self.cut_over;
+        let everything = Remaining { old: facts.moves.old.clone(), new: facts.moves.new.clone() };
         let now = cut_over::tables(connection, &places.live).await?;
         ensure!(
             now == facts.moves.old,
             "tables of `{}` were made or dropped meanwhile ({}); nothing was changed. Next: make a new plan",
             places.live,
             now.symmetric_difference(&facts.moves.old).cloned().collect::<Vec<_>>().join(", ")
+        );
+        // Triggers are in the way of the RENAME, and events were dropped just now.
+        let stays = |(kind, name): (ObjectKind, String)| (!matches!(kind, ObjectKind::Trigger | ObjectKind::Event)).then_some((kind, name));
+        let code: BTreeSet<_> = stored_code::list(connection, &places.live).await?.into_iter().filter_map(stays).collect();
+        let saved: BTreeSet<_> = old.iter().filter_map(|c| stays((c.kind, c.name.clone()))).collect();
+        ensure!(
+            code == saved,
+            "views or routines of `{}` were made or dropped meanwhile ({}); nothing was changed. Next: make a new plan",
+            places.live,
+            code.symmetric_difference(&saved).map(|(kind, name)| format!("{} {name}", kind.word())).collect::<Vec<_>>().join(", ")
         );
         self.pen.note("drop_triggers", 0).await?;
         // Backwards: what is made again after an error goes to the end of its table's list, where it was.
@@ -394,7 +437,6 @@ impl Work<'_> {
         if !everything.is_none() {
             self.retried(connection, &everything.statement(places), &format!("rename the tables of `{}`", places.live)).await?;
         }
-        self.pen.note("renamed", 0).await?;
         if under_lock {
             // Where that is refused, forward() makes them.
             let collation = &facts.collation;
@@ -450,7 +492,7 @@ impl Work<'_> {
 
     /// From the RENAME TABLE to the end.
     async fn forward(&self, connection: &mut MySqlConnection) -> anyhow::Result<Ended> {
-        let CutOver { places, facts, old, new, .. } = self.cut_over;
+        let CutOver { places, facts, old, .. } = self.cut_over;
         let mut problems = Vec::new();
         // All at once, unless the server died in the middle of the one statement and does not undo it.
         let remaining = facts.moves.remaining(connection, places).await?;
@@ -480,7 +522,7 @@ impl Work<'_> {
             }
         }
         self.pen.note("make_code", 0).await?;
-        self.make(connection, &|_| true, &mut problems).await?;
+        self.make(connection, &|kind| kind != ObjectKind::Event, &mut problems).await?;
         for key in &facts.relink {
             if self.is_missing(connection, key).await? {
                 let made = self.patient.run(connection, &key.make_statement(&places.live), &format!("make foreign key {key} again")).await;
@@ -490,13 +532,8 @@ impl Work<'_> {
                 }
             }
         }
-        self.pen.note("enable_events", 0).await?;
-        for event in new.iter().filter(|c| c.kind == ObjectKind::Event && c.enabled) {
-            if let Err(error) = stored_code::enable_event(connection, &places.live, &event.name).await {
-                ensure!(server_error(&error).is_some(), error);
-                problems.push(format!("event `{}` could not be switched on: {error}", event.name));
-            }
-        }
+        self.pen.note("make_events", 0).await?;
+        self.make(connection, &|kind| kind == ObjectKind::Event, &mut problems).await?;
         let seconds = self.seconds().await?;
         self.after(&mut problems, "done").await;
         self.pen.note("clean", 0).await?;
@@ -550,13 +587,6 @@ impl Work<'_> {
                 stored_code::make(connection, &places.live, &facts.collation, c)
                     .await
                     .with_context(|| format!("{} `{}` cannot be made again; its text is in cut_over_code", c.kind.word(), c.name))?;
-            }
-            if c.kind == ObjectKind::Event && c.enabled {
-                match stored_code::enable_event(connection, &places.live, &c.name).await {
-                    // Its time has come meanwhile, and it was not to be kept: it is gone, as it would be.
-                    Err(error) if server_error(&error) == Some(1539) => problems.push(format!("event `{}` is over", c.name)),
-                    other => other?,
-                }
             }
         }
         for key in &facts.relink {
@@ -714,7 +744,7 @@ pub async fn recover(pool: &MySqlPool, config: &Config) -> anyhow::Result<Vec<Re
         let cut_over = load(&mut control, id).await?;
         drop(control);
         let server = Server::detect(exclusive.connection()).await?;
-        let pen = Pen { pool, id, fence: None, cancel: None };
+        let pen = Pen { pool, id, fence: None, cancel: None, quiet: AtomicBool::new(false) };
         let patient = Patient { config: &config.application, server: &server, patience: config.restore.wait };
         let work = Work { config, cut_over: &cut_over, pen: &pen, patient: &patient };
         let ended = match work.end(exclusive.connection()).await {
@@ -782,9 +812,16 @@ pub async fn describe(connection: &mut MySqlConnection, job_id: u64) -> sqlx::Re
            FROM cut_overs c LEFT JOIN jobs j ON j.id = c.job_id LEFT JOIN undo_points u ON u.job_id = c.job_id WHERE c.job_id = ?",
     )
     .bind(job_id)
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    let Some(row) = row else { return Ok(None) };
+    let Some(row) = row else {
+        let untouched: Option<i32> =
+            sqlx::query_scalar("SELECT 1 FROM jobs WHERE id = ? AND kind IN ('restore', 'undo') AND state IN ('failed', 'cancelled')")
+                .bind(job_id)
+                .fetch_optional(connection)
+                .await?;
+        return Ok(untouched.map(|_| "no cut-over was begun: the live database was not touched. Next: make a new plan".into()));
+    };
     let (state, schema, step): (String, String, String) = (row.try_get("state")?, row.try_get("schema_name")?, row.try_get("step")?);
     let note: Option<String> = row.try_get("note")?;
     let note = note.filter(|n| !n.is_empty()).map_or_else(String::new, |n| format!(" ({n})"));

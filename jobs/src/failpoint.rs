@@ -43,7 +43,7 @@ pub const RESTORE: [&str; 17] = [
     "cut_over_triggers",
     "cut_over_drop_code",
     "cut_over_make_code",
-    "cut_over_enable_events",
+    "cut_over_make_events",
     "cut_over_clean",
 ];
 

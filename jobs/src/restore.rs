@@ -300,10 +300,11 @@ async fn hit_while_loading(control: &Control) {
 pub(crate) async fn load_events(connection: &mut MySqlConnection, path: &Path, manifest: &Manifest) -> anyhow::Result<BTreeSet<String>> {
     let mut firing = BTreeSet::new();
     for statement in statements_of(path, manifest, &[SectionKind::Events])? {
-        let text = stored_code::set_enabled(&statement, false).unwrap_or_else(|| statement.clone());
-        if text != statement
-            && let Some((ObjectKind::Event, name)) = created(&statement)
+        let mut text = statement;
+        if let Some((ObjectKind::Event, name)) = created(&text)
+            && stored_code::is_enabled(&text)
         {
+            text = stored_code::set_enabled(&text, false).unwrap_or(text);
             firing.insert(name);
         }
         connection

@@ -20,7 +20,7 @@ use engine::{
     paths,
     privileges::{Privileges, missing_for_restore},
     server::{Flavour, Server},
-    sql_scan::{ObjectKind, SectionKind},
+    sql_scan::{ObjectKind, SectionKind, created},
     stored_code,
     verify::{self, Expected, Verified, VerifyError},
 };
@@ -444,7 +444,12 @@ impl Look<'_> {
     fn names_of_the_old(&mut self, statements: &[String], old: &str) {
         let (quoted, plain) = (format!("`{old}`."), format!("{old}."));
         // ALTER DATABASE around code of another collation is the dump tool's, and is rewritten.
-        let naming = |s: &&String| !s.contains("ALTER DATABASE") && (s.contains(&quoted) || s.contains(&plain));
+        // Views lose it while they are loaded.
+        let naming = |s: &&String| {
+            !s.contains("ALTER DATABASE")
+                && (s.contains(&quoted) || s.contains(&plain))
+                && !matches!(created(s), Some((ObjectKind::View, _)))
+        };
         let found: Vec<String> = statements
             .iter()
             .filter(naming)

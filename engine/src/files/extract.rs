@@ -525,10 +525,13 @@ struct Small {
     meta: Meta,
 }
 
+/// Members whose owner could not be set; or which one could not be written.
+type Written = Result<u64, (Vec<u8>, io::Error)>;
+
 /// Threads that write small files.
 struct Writers {
     files: Option<mpsc::SyncSender<Small>>,
-    threads: Vec<JoinHandle<Result<u64, (Vec<u8>, io::Error)>>>,
+    threads: Vec<JoinHandle<Written>>,
 }
 
 impl Writers {
@@ -564,7 +567,7 @@ impl Writers {
         self.files.as_ref().is_some_and(|files| files.send(file).is_ok())
     }
 
-    fn finish(&mut self) -> Result<u64, (Vec<u8>, io::Error)> {
+    fn finish(&mut self) -> Written {
         self.files = None;
         let mut not_owned = 0;
         for thread in self.threads.drain(..) {

@@ -59,6 +59,62 @@ impl Statement {
         [&self.text[..open], schema.as_bytes(), &self.text[end..]].concat()
     }
 
+    /// Its text for a client that sends UTF-8 alone: strings of other bytes are written in hexadecimal. `None` when such bytes are
+    /// elsewhere. Dumps of other programs hold binary values as they are.
+    ///
+    /// Reads strings as sessions without NO_BACKSLASH_ESCAPES do, as all dump tools set it.
+    pub(super) fn to_utf8(text: Vec<u8>) -> Option<String> {
+        let text = match String::from_utf8(text) {
+            Ok(text) => return Some(text),
+            Err(error) => error.into_bytes(),
+        };
+        let (mut out, mut at) = (Vec::with_capacity(text.len() + text.len() / 4), 0);
+        while at < text.len() {
+            let quote = text[at];
+            if !matches!(quote, b'\'' | b'`' | b'"') {
+                out.push(quote);
+                at += 1;
+                continue;
+            }
+            let start = at;
+            at += 1;
+            let mut value = Vec::new();
+            loop {
+                match *text.get(at)? {
+                    b'\\' if quote != b'`' => {
+                        value.push(match *text.get(at + 1)? {
+                            b'0' => 0,
+                            b'b' => 8,
+                            b'n' => b'\n',
+                            b'r' => b'\r',
+                            b't' => b'\t',
+                            b'Z' => 26,
+                            other => other,
+                        });
+                        at += 2;
+                    }
+                    byte if byte == quote && text.get(at + 1) == Some(&quote) => {
+                        value.push(quote);
+                        at += 2;
+                    }
+                    byte => {
+                        at += 1;
+                        if byte == quote {
+                            break;
+                        }
+                        value.push(byte);
+                    }
+                }
+            }
+            if quote == b'\'' && std::str::from_utf8(&text[start..at]).is_err() {
+                out.extend_from_slice(format!("x'{}'", hex::encode(value)).as_bytes());
+            } else {
+                out.extend_from_slice(&text[start..at]);
+            }
+        }
+        String::from_utf8(out).ok()
+    }
+
     /// Its beginning, in capitals, with the opening of `/*!40000 ` left out.
     fn words(&self) -> String {
         let head = String::from_utf8_lossy(&self.text[..self.text.len().min(64)]).to_uppercase();
@@ -149,10 +205,29 @@ mod tests {
             let text = String::from_utf8_lossy(dump);
             let inserts = text.lines().filter(|l| l.starts_with("INSERT INTO")).count();
             assert_eq!(all.iter().filter(|s| s.is_rows()).count(), inserts);
-            let skipped =
-                text.lines().filter(|l| l.ends_with("KEYS */;") || l.starts_with("LOCK TABLES") || l.starts_with("UNLOCK TABLES")).count();
+            let skipped = text
+                .lines()
+                .filter(|l| {
+                    l.ends_with("KEYS */;")
+                        || l.starts_with("LOCK TABLES")
+                        || l.starts_with("UNLOCK TABLES")
+                        || l.starts_with("SET @@SESSION.SQL_LOG_BIN")
+                })
+                .count();
             assert_eq!(all.iter().filter(|s| s.is_for_one_session()).count(), skipped);
         }
+    }
+
+    #[test]
+    fn binary_strings_are_written_in_hexadecimal() {
+        let sql = |text: &[u8]| Statement::to_utf8(text.to_vec());
+        assert_eq!(sql("INSERT INTO t VALUES ('é\\'',1)".as_bytes()).unwrap(), "INSERT INTO t VALUES ('é\\'',1)");
+        assert_eq!(
+            sql(b"INSERT INTO `t'` VALUES ('it\\'s',_binary '\\0\xff\\n\\Z;'),('\xc3\xa9')").unwrap(),
+            "INSERT INTO `t'` VALUES ('it\\'s',_binary x'00ff0a1a3b'),('\u{e9}')"
+        );
+        assert_eq!(sql(b"INSERT INTO \xff VALUES (1)"), None);
+        assert_eq!(sql(b"INSERT INTO t VALUES ('\xff"), None);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub(in crate::dump) enum Way {
     OneSession,
 }
 
+/// Position in the binary log, and GTIDs.
+type Place = (Option<(String, u64)>, Option<String>);
+
 /// One moment's sessions.
 pub(super) struct Snapshot {
     pub(super) readers: Vec<Wire>,
@@ -213,7 +216,7 @@ impl Opener<'_> {
     }
 
     /// Where the binary log stands, under a lock that keeps it there.
-    fn position(&self, conn: &mut Wire) -> Result<(Option<(String, u64)>, Option<String>), NativeError> {
+    fn position(&self, conn: &mut Wire) -> Result<Place, NativeError> {
         if !self.server.log_bin {
             return Ok((None, None));
         }
