@@ -98,7 +98,7 @@ impl<W: SectionWriter> Tables<'_, W> {
         while let Some(task) = self.tasks.next(self.stop) {
             let done = match task {
                 Task::Table(name, size) => self.table(conn, &name, size, &mut buffer),
-                Task::Range(table, range) => self.rows(conn, &table, Some(&range), &mut buffer),
+                Task::Range(table, range) => self.range(conn, &table, &range, &mut buffer),
             };
             if done.is_err() {
                 self.stop.stop();
@@ -107,6 +107,15 @@ impl<W: SectionWriter> Tables<'_, W> {
             done?;
         }
         Ok(())
+    }
+
+    fn range(&self, conn: &mut Wire, table: &Table, range: &str, buffer: &mut Vec<u8>) -> Result<(), NativeError> {
+        let on = |e| NativeError::on(format!("table {}", quote_name(&table.name)), e);
+        buffer.clear();
+        // As in `table`.
+        conn.run("SAVEPOINT table_done").map_err(on)?;
+        self.rows(conn, table, Some(range), buffer)?;
+        conn.run("ROLLBACK TO SAVEPOINT table_done").map_err(on)
     }
 
     fn table(&self, conn: &mut Wire, name: &str, size: u64, buffer: &mut Vec<u8>) -> Result<(), NativeError> {
