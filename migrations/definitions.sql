@@ -245,9 +245,11 @@ BEGIN
       DECLARE EXIT HANDLER FOR 1213
       BEGIN
         SET v_again = TRUE, v_deadlocks = v_deadlocks + 1;
-        IF NOT v_alone OR v_deadlocks > 20 THEN
+        IF NOT v_alone OR v_deadlocks > 50 THEN
           RESIGNAL;
         END IF;
+        -- Callers that all try again at once only meet again.
+        DO SLEEP(RAND() * v_deadlocks / 100);
       END;
       DECLARE EXIT HANDLER FOR SQLEXCEPTION
       BEGIN

@@ -451,7 +451,8 @@ async fn a_mail_server_that_hangs_is_left_after_a_while(flavour: Flavour) {
 
 async fn a_schema_that_is_not_migrated_keeps_no_job_from_ending(flavour: Flavour) {
     let mut app = TestApp::new(flavour).await;
-    app.control_sql("DELETE FROM kinds WHERE kind IN ('notify', 'prune'); DROP TABLE alerts").await;
+    app.control_sql("DELETE FROM kind_fields WHERE kind = 'prune'; DELETE FROM kinds WHERE kind IN ('notify', 'prune'); DROP TABLE alerts")
+        .await;
     app.worker();
     let job = app.enqueue(&backup(&[Component::Uploads])).await;
     app.completed(job).await;

@@ -85,7 +85,7 @@ impl LoadError {
             Self::Refused { source, .. } => match server_error(source)? {
                 1044 | 1142 => Some("`worker grants` prints the privileges that a restore needs"),
                 1227 => Some(
-                    "the archive has objects of other accounts (DEFINER): grant SET_ANY_DEFINER and ALLOW_NONEXISTENT_DEFINER (MySQL 8.2 and later), SET_USER_ID (MySQL 8.0) or SET USER (MariaDB) to the worker's account",
+                    "the archive has objects of other accounts (DEFINER): grant SET_ANY_DEFINER, ALLOW_NONEXISTENT_DEFINER and, for definers like root, SYSTEM_USER (MySQL 8.2 and later), SET_USER_ID (MySQL 8.0) or SET USER (MariaDB) to the worker's account",
                 ),
                 1419 => Some("set log_bin_trust_function_creators = 1 on the server, or grant SUPER to the worker's account"),
                 1153 => Some("raise max_allowed_packet on the server: the archive has a row that is larger"),

@@ -308,6 +308,8 @@ pub fn missing_for_restore(
             need(any, "SET_ANY_DEFINER", "*.*".to_owned(), definers, false);
             let unknown = ["ALLOW_NONEXISTENT_DEFINER", "SET_USER_ID", "SUPER"].iter().any(|p| privileges.has_global(p));
             need(unknown, "ALLOW_NONEXISTENT_DEFINER", "*.*".to_owned(), definers, false);
+            let system = "what an account like root defined, one with SYSTEM_USER, could not be made again";
+            need(privileges.has_global("SYSTEM_USER"), "SYSTEM_USER", "*.*".to_owned(), system, false);
         }
         Flavour::MariaDb => {
             let any = ["SET USER", "SUPER"].iter().any(|p| privileges.has_global(p));
