@@ -228,13 +228,7 @@ fn privilege_names(mut list: &str) -> BTreeSet<String> {
 /// position from `binlog_snapshot_*`; MySQL needs FLUSH TABLES WITH READ LOCK and SHOW BINARY LOG STATUS.
 pub fn missing_for_dump(privileges: &Privileges, server: &Server, schema: &str, binlog: bool) -> Vec<MissingPrivilege> {
     let mut missing = vec![];
-    let account = server.quoted_account();
-    let mut need = |has: bool, privilege: &str, on: String, reason, required| {
-        if !has {
-            let grant_statement = format!("GRANT {privilege} ON {on} TO {account};");
-            missing.push(MissingPrivilege { privilege: privilege.to_owned(), on, grant_statement, reason, required });
-        }
-    };
+    let mut need = needing(server, &mut missing);
     for (privilege, reason) in [
         ("SELECT", "the rows could not be read"),
         ("SHOW VIEW", "views could not be read"),
@@ -268,7 +262,19 @@ pub fn missing_for_dump(privileges: &Privileges, server: &Server, schema: &str, 
     }
     let process = "a session that blocks a dump could not be named, nor long statements be waited for";
     need(privileges.has_global("PROCESS"), "PROCESS", "*.*".to_owned(), process, false);
+    drop(need);
     missing
+}
+
+/// Notes what is missing: whether it is there, its name, on what, what could not be done without it, and whether that is an error.
+fn needing<'m>(server: &Server, missing: &'m mut Vec<MissingPrivilege>) -> impl FnMut(bool, &str, String, &'static str, bool) + use<'m> {
+    let account = server.quoted_account();
+    move |has, privilege, on, reason, required| {
+        if !has {
+            let grant_statement = format!("GRANT {privilege} ON {on} TO {account};");
+            missing.push(MissingPrivilege { privilege: privilege.to_owned(), on, grant_statement, reason, required });
+        }
+    }
 }
 
 /// What `privileges` lack for a restore into `schema`, which is loaded in schemas of ours such as `stage`.
@@ -283,13 +289,7 @@ pub fn missing_for_restore(
     live: bool,
 ) -> Vec<MissingPrivilege> {
     let mut missing = vec![];
-    let account = server.quoted_account();
-    let mut need = |has: bool, privilege: &str, on: String, reason, required| {
-        if !has {
-            let grant_statement = format!("GRANT {privilege} ON {on} TO {account};");
-            missing.push(MissingPrivilege { privilege: privilege.to_owned(), on, grant_statement, reason, required });
-        }
-    };
+    let mut need = needing(server, &mut missing);
     let all = ["CREATE", "DROP", "ALTER", "INSERT", "SELECT", "CREATE VIEW", "TRIGGER"];
     let ours = if server.partial_revokes { on_schema(stage, true) } else { on_schemas_of(prefix) };
     need(all.iter().all(|p| privileges.has(p, stage)), "ALL PRIVILEGES", ours, "nothing could be loaded beside the live database", true);
@@ -320,6 +320,7 @@ pub fn missing_for_restore(
     let functions =
         "functions and triggers could not be made while the binary log is on (or SET GLOBAL log_bin_trust_function_creators = 1)";
     need(trusted || privileges.has_global("SUPER"), "SUPER", "*.*".to_owned(), functions, false);
+    drop(need);
     missing
 }
 

@@ -1,11 +1,14 @@
 //! Other sessions of the server: which one is in the way, and ending one of ours.
 
 use crate::{
-    server::{Flavour, Server},
+    server::{Flavour, Server, ServerConfig},
     sql,
 };
 use sqlx::MySqlConnection;
-use std::fmt;
+use std::{fmt, time::Duration};
+
+/// How long the watching session may take to answer before it is given up for another, and a cancel be delayed.
+const PATIENCE: Duration = Duration::from_millis(800);
 
 /// A session as SHOW PROCESSLIST lists it. Without PROCESS an account sees its own sessions only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +29,27 @@ pub struct Session {
     pub state: String,
     /// The statement it runs; empty for none.
     pub statement: String,
+}
+
+/// Asks the watching session, or a new one where it was lost. No answer is no reason to end what is watched.
+pub(crate) async fn ask<T>(
+    watching: &mut Option<MySqlConnection>,
+    server: &ServerConfig,
+    question: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, sqlx::Error>,
+) -> Option<T> {
+    let answer = async {
+        let mut conn = match watching.take() {
+            Some(conn) => conn,
+            None => server.connect().await.ok()?,
+        };
+        let answer = question(&mut conn).await;
+        // A refusal by the server leaves the session good.
+        let lost = matches!(&answer, Err(error) if error.as_database_error().is_none());
+        Some((answer.ok(), (!lost).then_some(conn)))
+    };
+    let (answer, conn) = tokio::time::timeout(PATIENCE, answer).await.ok().flatten()?;
+    *watching = conn;
+    answer
 }
 
 /// Lists the sessions that the account may see.

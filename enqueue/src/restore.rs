@@ -8,6 +8,7 @@ use crate::{
     submit,
 };
 use jobs::{
+    catalog::nearest,
     component::Component,
     queue::{NewJob, enqueue, history::JobRow},
     restore::Restore,
@@ -142,9 +143,7 @@ impl RestoreArgs {
         if directory.is_some_and(|d| d.join(&self.what).is_file()) {
             return Ok(self.what.clone());
         }
-        let mut near: Vec<(usize, &str)> = names.iter().map(|(name, _)| (distance(name, &self.what), name.as_str())).collect();
-        near.sort();
-        let near: Vec<&str> = near.into_iter().take(3).map(|(_, name)| name).collect();
+        let near = nearest(&self.what, names.iter().map(|(name, _)| name.as_str()));
         let hint = if near.is_empty() { "there are none yet".into() } else { format!("nearest: {}", near.join(", ")) };
         Err(Refused(format!("there is no archive `{}`; {hint}. `enqueue backups` lists them", self.what)).into())
     }
@@ -226,32 +225,4 @@ pub(crate) fn describe(app: &App, job: &JobRow, result: &Value) -> anyhow::Resul
         app.output.line(format_args!("  {line}"))?;
     }
     Ok(())
-}
-
-/// How many characters must be changed, added or taken away.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut before = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = before + usize::from(x != *y);
-            before = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(before + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn near_names() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("same", "same"), 0);
-    }
 }

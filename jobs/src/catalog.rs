@@ -273,6 +273,13 @@ pub async fn sweep(pool: &MySqlPool, node: &str) -> anyhow::Result<Vec<PathBuf>>
     Ok(removed)
 }
 
+/// The three names that are most like a mistyped one: fewest characters changed, added or taken away (Levenshtein).
+pub fn nearest<'n>(mistyped: &str, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let mut names: Vec<(usize, &str)> = names.map(|name| (strsim::levenshtein(mistyped, name), name)).collect();
+    names.sort_unstable();
+    names.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
 /// A backup as `enqueue backups` lists it.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct BackupRow {
@@ -357,4 +364,21 @@ pub async fn backups(connection: &mut MySqlConnection, limit: u32) -> sqlx::Resu
     }
     tx.commit().await?;
     Ok(backups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strsim::levenshtein as distance;
+
+    #[test]
+    fn near_names() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("same", "same"), 0);
+        assert_eq!(
+            nearest("uplaods_1", ["packages_1", "uploads_2", "uploads_1", "framework_1"].into_iter()),
+            ["uploads_1", "uploads_2", "packages_1"]
+        );
+    }
 }

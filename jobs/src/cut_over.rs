@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     exclusive::Exclusive,
     failpoint, hooks,
-    job::{Context, explain, give_up},
+    job::{CatalogWrites, Context, explain, give_up},
     made_schemas,
     queue::{NewJob, enqueue, text},
 };
@@ -33,7 +33,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Connection, MySqlConnection, MySqlPool, Row};
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -149,7 +152,13 @@ struct Pen<'a> {
     quiet: AtomicBool,
 }
 
-impl Pen<'_> {
+impl<'a> Pen<'a> {
+    /// That of a job's own attempt.
+    fn of(context: &'a Context, id: u64) -> Self {
+        let cancel = Some(&context.control.cancel);
+        Self { pool: &context.pool, id, fence: Some(context.fence), cancel, quiet: AtomicBool::new(false) }
+    }
+
     /// Notes what is about to be done. An error: it must not be done.
     async fn note(&self, step: &'static str, position: usize) -> anyhow::Result<()> {
         if let Some(cancel) = self.cancel {
@@ -300,13 +309,7 @@ async fn load(connection: &mut MySqlConnection, id: u64) -> anyhow::Result<CutOv
 /// An error leaves the journal open: the next worker ends it.
 pub async fn run(context: &Context, exclusive: Exclusive, server: &Server, cut_over: &CutOver) -> anyhow::Result<Ended> {
     context.control.progress.phase(format!("cutting over `{}`", cut_over.places.live), 0);
-    let pen = Pen {
-        pool: &context.pool,
-        id: cut_over.id,
-        fence: Some(context.fence),
-        cancel: Some(&context.control.cancel),
-        quiet: AtomicBool::new(false),
-    };
+    let pen = Pen::of(context, cut_over.id);
     let config = &context.config;
     let patient = Patient { config: &config.application, server, patience: config.restore.wait };
     let work = Work { config, cut_over, pen: &pen, patient: &patient };
@@ -351,13 +354,7 @@ pub async fn give_back(
     cut_over: &CutOver,
     why: &anyhow::Error,
 ) -> anyhow::Result<Ended> {
-    let pen = Pen {
-        pool: &context.pool,
-        id: cut_over.id,
-        fence: Some(context.fence),
-        cancel: Some(&context.control.cancel),
-        quiet: AtomicBool::new(false),
-    };
+    let pen = Pen::of(context, cut_over.id);
     let patient = Patient { config: &context.config.application, server, patience: context.config.restore.wait };
     let work = Work { config: &context.config, cut_over, pen: &pen, patient: &patient };
     let mut ended = work.end(exclusive.connection()).await?;
@@ -675,7 +672,7 @@ async fn use_schema(connection: &mut MySqlConnection, schema: &str) -> anyhow::R
 }
 
 /// Ends the journal of a cut-over that was done: part of a final transaction. What was replaced can be undone until `until`.
-pub async fn settle(connection: &mut MySqlConnection, cut_over: &CutOver, ended: &Ended, until: DateTime<Utc>) -> sqlx::Result<()> {
+async fn settle(connection: &mut MySqlConnection, cut_over: &CutOver, ended: &Ended, until: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query("UPDATE cut_overs SET state = 'done', ended_at = UTC_TIMESTAMP(6), seconds = ?, note = ? WHERE id = ? AND state = 'open'")
         .bind(ended.seconds)
         .bind(text(&ended.problems.join("; ")))
@@ -699,6 +696,15 @@ pub async fn settle(connection: &mut MySqlConnection, cut_over: &CutOver, ended:
             .await?;
     }
     Ok(())
+}
+
+/// What ends the journal of a cut-over that was done, for a job's final transaction.
+pub fn settling(cut_over: CutOver, ended: Ended, until: DateTime<Utc>) -> CatalogWrites {
+    let ending = Arc::new((cut_over, ended));
+    Box::new(move |connection| {
+        let ending = ending.clone();
+        Box::pin(async move { settle(connection, &ending.0, &ending.1, until).await })
+    })
 }
 
 /// The backup that is due after the live database was replaced: the old chain ends there.

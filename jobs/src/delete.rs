@@ -2,14 +2,13 @@
 
 use crate::{
     catalog::{
-        Attempt,
+        Attempt, nearest,
         removal::{self, Kept, Listed, Removed},
     },
     component::Component,
     job::{Context, Done, Field, Job, Policy, Shape},
     prune::{OFFSITE, warnings},
     retention::protections,
-    state::State,
 };
 use anyhow::{anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -101,8 +100,7 @@ impl Job for Delete {
         let warnings = warnings(&removed);
         let deleted: Vec<_> =
             chosen.iter().map(|a| json!({ "file_name": a.file_name, "component": a.component, "size": a.size })).collect();
-        let state = if warnings.is_empty() { State::Completed } else { State::CompletedWithWarnings };
-        Ok(Done { state, ..Done::completed(json!({ "deleted": deleted, "node": node, "warnings": warnings })) })
+        Ok(Done::with_warnings(json!({ "deleted": deleted, "node": node, "warnings": warnings }), &warnings))
     }
 }
 
@@ -120,10 +118,7 @@ pub fn choose(kept: &Kept, name: &str) -> anyhow::Result<Vec<Listed>> {
 }
 
 fn unknown(kept: &Kept, name: &str) -> anyhow::Error {
-    let mut names: Vec<(usize, &str)> =
-        kept.archives.iter().map(|a| (strsim::levenshtein(name, &a.file_name), a.file_name.as_str())).collect();
-    names.sort_unstable();
-    let nearest: Vec<&str> = names.into_iter().take(3).map(|(_, name)| name).collect();
+    let nearest = nearest(name, kept.archives.iter().map(|a| a.file_name.as_str()));
     match nearest.is_empty() {
         true => anyhow!("there is no archive `{name}`, nor any other; `enqueue backup` makes one"),
         false => anyhow!("there is no archive `{name}`. Nearest: {}", nearest.join(", ")),

@@ -227,6 +227,12 @@ impl Done {
     pub fn completed(result: serde_json::Value) -> Self {
         Self { state: State::Completed, result, error: None, writes: None, follow_ups: Vec::new() }
     }
+
+    /// Completed, and if there are any warnings, with warnings; the result names them.
+    pub fn with_warnings(result: serde_json::Value, warnings: &[String]) -> Self {
+        let state = if warnings.is_empty() { State::Completed } else { State::CompletedWithWarnings };
+        Self { state, ..Self::completed(result) }
+    }
 }
 
 /// An error that another attempt would meet again.

@@ -10,13 +10,12 @@ use crate::{
     queue::NewJob,
     retention::{Decision, Rules, decide},
     settings::Settings,
-    state::State,
     undo,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::{Connection, MySqlPool};
+use sqlx::{Connection, MySqlConnection};
 
 /// Whether archives are copied off-site: nothing does that yet.
 pub(crate) const OFFSITE: bool = false;
@@ -42,7 +41,7 @@ impl Job for Prune {
         let (now, kept, decisions) = if self.dry_run {
             let mut connection = context.pool.acquire().await?;
             let kept = Kept::read(&mut connection).await?;
-            let now = server_time(&context.pool).await?;
+            let now = server_time(&mut connection).await?;
             let decisions = decide(now, &rules, &kept.candidates);
             (now, kept, decisions)
         } else {
@@ -76,8 +75,7 @@ impl Job for Prune {
             "undo_schemas": undo_schemas,
             "warnings": warnings,
         });
-        let state = if warnings.is_empty() { State::Completed } else { State::CompletedWithWarnings };
-        Ok(Done { state, follow_ups, ..Done::completed(result) })
+        Ok(Done { follow_ups, ..Done::with_warnings(result, &warnings) })
     }
 }
 
@@ -86,7 +84,7 @@ async fn mark(context: &Context, attempt: Attempt, rules: &Rules) -> anyhow::Res
     let mut connection = context.pool.acquire().await?;
     let mut tx = connection.begin().await?;
     removal::hold(&mut tx, attempt).await?;
-    let now: DateTime<Utc> = sqlx::query_scalar("SELECT UTC_TIMESTAMP(6)").fetch_one(&mut *tx).await?;
+    let now = server_time(&mut tx).await?;
     let kept = Kept::lock(&mut tx).await?;
     let decisions = decide(now, rules, &kept.candidates);
     for decision in decisions.iter().filter(|d| !d.why.keeps()) {
@@ -97,8 +95,8 @@ async fn mark(context: &Context, attempt: Attempt, rules: &Rules) -> anyhow::Res
     Ok((now, kept, decisions))
 }
 
-async fn server_time(pool: &MySqlPool) -> sqlx::Result<DateTime<Utc>> {
-    sqlx::query_scalar("SELECT UTC_TIMESTAMP(6)").fetch_one(pool).await
+async fn server_time(connection: &mut MySqlConnection) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar("SELECT UTC_TIMESTAMP(6)").fetch_one(connection).await
 }
 
 fn line(decision: &Decision, kept: &Kept) -> serde_json::Value {

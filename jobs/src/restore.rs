@@ -15,7 +15,6 @@ use crate::{
     job::{Context, Done, Field, Job, Policy, Shape, explain, give_up},
     made_schemas::{self, Purpose},
     restore_plan::{self, Plan, RestorePlan, TRANSIENT},
-    state::State,
 };
 use anyhow::{Context as _, anyhow, ensure};
 use engine::{
@@ -234,18 +233,11 @@ impl Restore {
             "next": plan.live.then_some("a backup of the restored database is enqueued; until it has completed, there is none that can be followed by binary logs"),
             "warnings": warnings,
         });
-        let mut done = Done::completed(result);
-        if !warnings.is_empty() {
-            done.state = State::CompletedWithWarnings;
-        }
+        let mut done = Done::with_warnings(result, &warnings);
         if plan.live {
             done.follow_ups.push(cut_over::follow_up(context.job_id, Self::KIND).map_err(|e| anyhow!(e))?);
         }
-        let ending = Arc::new((cut_over, ended, until));
-        done.writes = Some(Box::new(move |connection| {
-            let ending = ending.clone();
-            Box::pin(async move { cut_over::settle(connection, &ending.0, &ending.1, ending.2).await })
-        }));
+        done.writes = Some(cut_over::settling(cut_over, ended, until));
         Ok(done)
     }
 }

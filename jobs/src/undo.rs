@@ -8,7 +8,6 @@ use crate::{
     job::{Context, Done, Field, Job, Policy, Shape, give_up},
     made_schemas::{self, Purpose},
     restore::replace,
-    state::State,
 };
 use anyhow::{Context as _, anyhow};
 use chrono::{DateTime, Utc};
@@ -20,7 +19,6 @@ use engine::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{MySqlConnection, MySqlPool, Row};
-use std::sync::Arc;
 
 /// Puts back what a restore or an undo replaced.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +130,7 @@ impl Job for Undo {
         }
         let until = cut_over::until(&context.pool, config.restore.undo_hours).await?;
         let warnings = ended.problems.clone();
-        let mut done = Done::completed(json!({
+        let result = json!({
             "undone": self.job,
             "schema": places.live,
             "tables": back,
@@ -141,16 +139,10 @@ impl Job for Undo {
             "undo": (moved > 0).then(|| json!({ "job": context.job_id, "schema": places.undo, "until": until })),
             "next": "a backup of the database is enqueued; until it has completed, there is none that can be followed by binary logs",
             "warnings": warnings,
-        }));
-        if !warnings.is_empty() {
-            done.state = State::CompletedWithWarnings;
-        }
+        });
+        let mut done = Done::with_warnings(result, &warnings);
         done.follow_ups.push(cut_over::follow_up(context.job_id, Self::KIND).map_err(|e| anyhow!(e))?);
-        let ending = Arc::new((cut_over, ended, until));
-        done.writes = Some(Box::new(move |connection| {
-            let ending = ending.clone();
-            Box::pin(async move { cut_over::settle(connection, &ending.0, &ending.1, ending.2).await })
-        }));
+        done.writes = Some(cut_over::settling(cut_over, ended, until));
         Ok(done)
     }
 }

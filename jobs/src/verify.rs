@@ -21,7 +21,7 @@ use engine::{
     manifest::Manifest,
     server::{Server, ServerConfig},
     sql::server_error,
-    verify::{self, Expected, VerifyError},
+    verify::{self, Expected},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -91,8 +91,7 @@ impl Job for Verify {
         let verified = match verified {
             Ok(verified) => verified,
             Err(error) if error.is_damage() => return Ok(damaged(context, &archive, &anyhow::Error::from(error))),
-            Err(error @ VerifyError::Cancelled) => return Err(error.into()),
-            // The disk may be back at the next attempt.
+            // The disk may be back at the next attempt, and a cancelled job has none.
             Err(error) => return Err(error.into()),
         };
         if !self.drill {

@@ -41,8 +41,6 @@ use std::{
 
 /// How often the sessions are looked after.
 const TICK: Duration = Duration::from_millis(500);
-/// How long the watching session may take to answer.
-const PATIENCE: Duration = Duration::from_millis(800);
 /// How often the lock on definitions is looked after, in ticks.
 const KEEP_ALIVE: u32 = 120;
 
@@ -497,20 +495,9 @@ impl Watch<'_> {
         .await;
     }
 
-    /// Asks the watching session, or a new one where it was lost. No answer is no reason to end a dump.
+    /// See [`sessions::ask`].
     async fn ask<T>(&mut self, question: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, sqlx::Error>) -> Option<T> {
-        let answer = async {
-            let mut conn = match self.conn.take() {
-                Some(conn) => conn,
-                None => self.job.config.server.connect().await.ok()?,
-            };
-            let answer = question(&mut conn).await;
-            let lost = matches!(&answer, Err(error) if error.as_database_error().is_none());
-            Some((answer.ok(), (!lost).then_some(conn)))
-        };
-        let (answer, conn) = tokio::time::timeout(PATIENCE, answer).await.ok().flatten()?;
-        self.conn = conn;
-        answer
+        sessions::ask(&mut self.conn, &self.job.config.server, question).await
     }
 }
 

@@ -32,8 +32,6 @@ use tokio::{sync::oneshot, time::Instant};
 const TICK: Duration = Duration::from_secs(1);
 /// How often an idle session of ours says something, lest the server forget it.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// How long the watching session may take to answer before it is given up for another, and a cancel be delayed.
-const PATIENCE: Duration = Duration::from_millis(800);
 
 /// What a run of the tool gave.
 pub(super) struct Outcome {
@@ -356,21 +354,9 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Asks the watching session, or a new one where it was lost. No answer is no reason to end a dump.
+    /// See [`sessions::ask`].
     async fn ask<T>(&mut self, question: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, sqlx::Error>) -> Option<T> {
-        let answer = async {
-            let mut conn = match self.conn.take() {
-                Some(conn) => conn,
-                None => self.config.server.connect().await.ok()?,
-            };
-            let answer = question(&mut conn).await;
-            // A refusal by the server leaves the session good.
-            let lost = matches!(&answer, Err(error) if error.as_database_error().is_none());
-            Some((answer.ok(), (!lost).then_some(conn)))
-        };
-        let (answer, conn) = tokio::time::timeout(PATIENCE, answer).await.ok().flatten()?;
-        self.conn = conn;
-        answer
+        sessions::ask(&mut self.conn, &self.config.server, question).await
     }
 }
 
