@@ -277,6 +277,22 @@ pub fn read_part(path: &Path, manifest: &Manifest, start: u64, end: u64) -> Resu
     Ok(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, file.take(last - first))))
 }
 
+/// Reads a part of an archive's content that begins anywhere: from the member that it begins in.
+pub fn read_range(path: &Path, manifest: &Manifest, start: u64, end: u64) -> Result<impl Read + Send + use<>, ArchiveError> {
+    let (mut raw, mut packed) = (0, 0);
+    for (uncompressed, compressed) in &manifest.members {
+        if raw + uncompressed > start {
+            break;
+        }
+        (raw, packed) = (raw + uncompressed, packed + compressed);
+    }
+    let mut file = File::open(path).map_err(ArchiveError::io("open", path))?;
+    file.seek(SeekFrom::Start(packed)).map_err(ArchiveError::io("read", path))?;
+    let mut stream = flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, file));
+    io::copy(&mut stream.by_ref().take(start - raw), &mut io::sink()).map_err(ArchiveError::io("read", path))?;
+    Ok(stream.take(end.saturating_sub(start)))
+}
+
 /// The file, counted and hashed on its way to the disk.
 struct HashingFile {
     file: File,

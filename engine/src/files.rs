@@ -12,6 +12,7 @@ mod content;
 mod exclude;
 pub mod extract;
 mod format;
+pub mod swap;
 #[cfg(test)]
 mod tests;
 mod walk;
