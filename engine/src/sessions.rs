@@ -161,7 +161,9 @@ pub async fn blockers(conn: &mut MySqlConnection, server: &Server, waiting: &Ses
     if !known.is_empty() {
         return Blockers { sessions: known, sure: true };
     }
-    let running = others(&|s| s.is_busy() && s.seconds >= waiting.seconds);
+    // Times are whole seconds: in the first one, any passing query of another application seems to have run for as long.
+    let is_told = |s: &Session| waiting.seconds > 0 || s.schema == waiting.schema || in_transaction.contains(&s.id);
+    let running = others(&|s| s.is_busy() && s.seconds >= waiting.seconds && is_told(s));
     if !running.is_empty() {
         return Blockers { sessions: running, sure: false };
     }
