@@ -23,6 +23,7 @@ mod own_server;
 mod prune;
 mod queue;
 mod restore;
+mod restore_files;
 mod restore_plan;
 mod schedule;
 mod smtp_sink;

@@ -38,6 +38,7 @@ use std::{
     io,
     path::{Path, PathBuf},
 };
+pub use swap::WORK_PREFIX;
 use walk::{Step, Walk};
 
 /// Bytes read and written at once, and between two looks at whether to stop.

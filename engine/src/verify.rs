@@ -97,6 +97,25 @@ pub fn database(path: &Path, expected: Option<&Expected>, control: &Control) -> 
     }
 }
 
+/// Size and SHA-256 of a file, whoever wrote it, and that the catalog says the same. Blocks: call it on a thread that may.
+pub fn hash(path: &Path, expected: Option<&Expected>, control: &Control) -> Result<(u64, String), VerifyError> {
+    let io = |action| move |source| ArchiveError::Io { action, path: path.to_owned(), source };
+    let file = File::open(path).map_err(io("open"))?;
+    let size = file.metadata().map_err(io("read"))?.len();
+    if let Some(expected) = expected.filter(|e| e.size != size) {
+        return Err(VerifyError::Size { path: path.to_owned(), actual: size, expected: expected.size });
+    }
+    control.progress.phase(format!("reading {}", path.display()), size);
+    let mut hashed = Hashed::new(file, control);
+    let copied = io::copy(&mut io::BufReader::with_capacity(1 << 20, &mut hashed), &mut io::sink());
+    copied.map_err(|e| if control.cancel.is_cancelled() { VerifyError::Cancelled } else { io("read")(e).into() })?;
+    let sha256 = hex::encode(hashed.hash.finalize());
+    match expected.filter(|e| e.sha256 != sha256) {
+        Some(expected) => Err(VerifyError::Sha256 { path: path.to_owned(), actual: sha256, expected: expected.sha256.clone() }),
+        None => Ok((size, sha256)),
+    }
+}
+
 /// Reads the whole file. Progress is in its bytes. Blocks: call it on a thread that may.
 pub fn archive(path: &Path, expected: Option<&Expected>, control: &Control) -> Result<Verified, VerifyError> {
     let io = |action| move |source| ArchiveError::Io { action, path: path.to_owned(), source };

@@ -56,7 +56,7 @@ impl Below {
     }
 
     /// All directories above it, the outermost first, without the one that all is below.
-    fn above(&self) -> impl Iterator<Item = Self> + '_ {
+    pub fn above(&self) -> impl Iterator<Item = Self> + '_ {
         self.0.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| Self(self.0[..at].to_vec()))
     }
 
