@@ -14,6 +14,8 @@ mod dumper;
 mod failures;
 mod health;
 mod history;
+mod in_place;
+mod large_restore;
 mod line;
 mod load;
 mod migrate;

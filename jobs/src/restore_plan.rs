@@ -280,12 +280,16 @@ async fn read(context: &Context, path: &Path, expected: Option<Expected>) -> any
         Err(VerifyError::Foreign { .. }) => {}
         Err(error) => return Err(give_up(error)),
     }
+    let imported = import(context, path).await?;
+    Ok(Read { verified: imported.verified.clone(), path: imported.path(), imported: Some(imported) })
+}
+
+/// An archive of ours of a dump that another program wrote; it has no name, and goes with its value.
+pub(crate) async fn import(context: &Context, path: &Path) -> anyhow::Result<Imported> {
     let scratch = paths::ensure_backup_dir(&backup_directory(context).await?)?.path;
     let (path, control, threads) = (path.to_owned(), context.control.clone(), context.config.effort.threads);
     let tag = Attempt { job_id: context.job_id, fence: context.fence }.tag();
-    let imported =
-        tokio::task::spawn_blocking(move || foreign::import(&path, &scratch, &tag, threads, &control)).await?.map_err(give_up)?;
-    Ok(Read { verified: imported.verified.clone(), path: imported.path(), imported: Some(imported) })
+    tokio::task::spawn_blocking(move || foreign::import(&path, &scratch, &tag, threads, &control)).await?.map_err(give_up)
 }
 
 /// Verifies the archive and looks at the server.

@@ -120,6 +120,30 @@ pub async fn point(connection: &mut MySqlConnection, job_id: u64) -> sqlx::Resul
     .transpose()
 }
 
+/// What one job replaced, and still can be put back, as `enqueue backups` lists it.
+#[derive(Debug, Clone, Serialize)]
+pub struct KeptPoint {
+    /// The restore or undo.
+    pub job_id: u64,
+    /// Schema, or component and directory.
+    pub what: String,
+    /// UTC; kept at least so long.
+    pub until: DateTime<Utc>,
+}
+
+/// All that can still be undone, the newest first.
+pub async fn kept(connection: &mut MySqlConnection) -> sqlx::Result<Vec<KeptPoint>> {
+    let rows = sqlx::query(
+        "SELECT job_id, CONCAT('schema `', schema_name, '`') COLLATE utf8mb4_bin AS what, until FROM undo_points WHERE state = 'kept'
+          UNION ALL
+         SELECT job_id, CONCAT(component, ' in ', live_directory) COLLATE utf8mb4_bin, undo_until FROM tree_swaps WHERE undo_state = 'kept'
+          ORDER BY job_id DESC, what",
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|r| Ok(KeptPoint { job_id: r.try_get("job_id")?, what: r.try_get("what")?, until: r.try_get("until")? })).collect()
+}
+
 /// What of a job can still be undone; the error says why nothing can.
 pub fn undoable(job: u64, mut points: Points) -> Result<Points, String> {
     let states: Vec<(String, DateTime<Utc>)> =
