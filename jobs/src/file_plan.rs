@@ -118,6 +118,9 @@ pub async fn draw(context: &Context, request: &RestorePlan, from: &Source, again
     {
         refusals.push(why);
     }
+    if component == Component::Framework && read.one.as_deref() == Some(b".env") && !request.with_env {
+        refusals.push("the live .env is not replaced. Next: --with-env, if that is meant".into());
+    }
     let contents = read.contents;
     let needed = contents.bytes + PER_FILE * (contents.files + contents.directories + contents.links);
     let is_root = rustix::process::geteuid().is_root();

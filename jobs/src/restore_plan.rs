@@ -105,8 +105,8 @@ impl Job for RestorePlan {
             if path.trim_matches('/').is_empty() || path.contains('\0') {
                 return Err("path: name one file, such as uploads/r/x/y.tif".into());
             }
-            if self.into.is_some() || self.in_place || self.clear_transient || self.relink || self.with_env {
-                return Err("path: one file is restored, so the other options make no sense with it".into());
+            if self.into.is_some() || self.in_place || self.clear_transient || self.relink {
+                return Err("path: one file is restored, so into, in_place, clear_transient and relink make no sense with it".into());
             }
         }
         if self.in_place && (self.into.is_some() || self.relink) {

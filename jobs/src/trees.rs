@@ -24,14 +24,14 @@ use chrono::{DateTime, Utc};
 use engine::files::{
     Exclude, WORK_PREFIX,
     extract::{self, Contents},
-    swap::{Below, Staying, Swap, SwapError, remove_tree},
+    swap::{Below, Staying, Swap, SwapError, mounts_below, remove_tree},
 };
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, MySqlConnection, MySqlPool, Row, mysql::MySqlRow};
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -68,6 +68,8 @@ pub struct Facts {
     /// The row that an undo takes back.
     #[serde(default)]
     pub undoes: Option<u64>,
+    /// What the file `lock` in our directory says, so that no other of the same name is taken for it.
+    pub token: String,
 }
 
 /// A component that is being replaced.
@@ -152,6 +154,7 @@ pub async fn stage(context: &Context, plan: &FilePlan) -> anyhow::Result<Tree> {
         undo_hours: context.config.restore.undo_hours,
         swap: None,
         undoes: None,
+        token: token(context),
     };
     let mut tree = announce(context, plan.component, "restore", &plan.root, &plan.beside, facts).await?;
     match unpack(context, plan, &mut tree).await {
@@ -163,6 +166,12 @@ pub async fn stage(context: &Context, plan: &FilePlan) -> anyhow::Result<Tree> {
             Err(error)
         }
     }
+}
+
+/// A text that no other attempt has, nor one of another control schema.
+fn token(context: &Context) -> String {
+    let control = &context.config.control;
+    format!("{} job {} fence {} of {} {}\n", WORK_PREFIX, context.job_id, context.fence, control.target(), Utc::now().timestamp_micros())
 }
 
 /// Announces our directory, and makes and locks it.
@@ -199,26 +208,27 @@ async fn announce(context: &Context, component: Component, kind: &str, root: &Pa
         lock: None,
     };
     let made = {
-        let work = tree.work.clone();
-        tokio::task::spawn_blocking(move || make_work(&work)).await?
+        let (work, token) = (tree.work.clone(), tree.facts.token.clone());
+        tokio::task::spawn_blocking(move || make_work(&work, &token)).await?
     };
     tree.lock = Some(made.with_context(|| format!("cannot make {}", tree.work.display()))?);
     failpoint::hit("files_stage").await;
     // Whoever swept it meanwhile did not see the directory.
     if let Err(error) = Hand::of(context).note(&mut tree, "stage").await {
-        let work = tree.work.clone();
-        _ = tokio::task::spawn_blocking(move || remove_tree(&work)).await?;
+        remove_work(&tree.work, &tree.facts.token).await?;
         return Err(error);
     }
     Ok(tree)
 }
 
-fn make_work(work: &Path) -> io::Result<File> {
+fn make_work(work: &Path, token: &str) -> io::Result<File> {
     let mut private = fs::DirBuilder::new();
     private.mode(0o700);
     private.create(work)?;
-    let lock = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(work.join("lock"))?;
+    let mut lock = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(work.join("lock"))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    lock.write_all(token.as_bytes())?;
+    lock.sync_all()?;
     private.create(work.join("new"))?;
     private.create(work.join("old"))?;
     File::open(work)?.sync_all()?;
@@ -327,6 +337,7 @@ pub async fn stage_undo(context: &Context, point: &TreePoint) -> anyhow::Result<
         undo_hours: context.config.restore.undo_hours,
         swap: None,
         undoes: Some(point.id),
+        token: token(context),
     };
     let beside = point.work.parent().context("no parent directory")?.to_owned();
     let mut tree = announce(context, point.component, "undo", &point.root, &beside, facts).await?;
@@ -434,7 +445,7 @@ pub async fn give_back(context: &Context, trees: Vec<Tree>) {
 
 /// Dies between removing and writing: the next one finds nothing to remove.
 async fn discard(pool: &MySqlPool, tree: Tree, note: &str) -> anyhow::Result<()> {
-    remove_work(&tree.work).await?;
+    remove_work(&tree.work, &tree.facts.token).await?;
     sqlx::query(
         "UPDATE tree_swaps SET state = 'reverted', ended_at = UTC_TIMESTAMP(6), work_gone = TRUE, note = ? WHERE id = ? AND state = 'open'",
     )
@@ -445,15 +456,37 @@ async fn discard(pool: &MySqlPool, tree: Tree, note: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn remove_work(work: &Path) -> anyhow::Result<()> {
-    let work = work.to_owned();
+async fn remove_work(work: &Path, token: &str) -> anyhow::Result<()> {
+    let (work, token) = (work.to_owned(), token.to_owned());
+    let shown = work.display().to_string();
     let ours = work.file_name().is_some_and(|n| n.to_string_lossy().starts_with(WORK_PREFIX));
-    ensure!(ours, "{} does not begin with `{WORK_PREFIX}`: not removed", work.display());
-    let removed = {
-        let work = work.clone();
-        tokio::task::spawn_blocking(move || remove_tree(&work)).await?
-    };
-    removed.with_context(|| format!("cannot remove {}", work.display()))
+    ensure!(ours, "{shown} does not begin with `{WORK_PREFIX}`: not removed");
+    tokio::task::spawn_blocking(move || remove_ours(&work, &token)).await?.with_context(|| format!("cannot remove {shown}"))
+}
+
+/// Removes our directory, and none of the same name that somebody else made.
+fn remove_ours(work: &Path, token: &str) -> io::Result<()> {
+    match fs::read_to_string(work.join("lock")) {
+        Ok(text) if text == token => {
+            if let Some(mount) = mounts_below(work)?.first() {
+                return Err(io::Error::other(format!("{} is mounted there", mount.display())));
+            }
+            // The lock last: without it, what a crash left would be nobody's.
+            for name in ["new", "old"] {
+                remove_tree(&work.join(name))?;
+            }
+            fs::remove_file(work.join("lock"))?;
+            fs::remove_dir(work)
+        }
+        // Whoever made it died before anything else was in it.
+        Ok(text) if text.is_empty() => fs::remove_file(work.join("lock")).and_then(|()| fs::remove_dir(work)),
+        Ok(_) => Err(io::Error::other("another installation made it, as its file `lock` says")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_dir(work) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        },
+        Err(error) => Err(error),
+    }
 }
 
 async fn seconds(pool: &MySqlPool, id: u64) -> sqlx::Result<f64> {
@@ -639,7 +672,7 @@ async fn end(pool: &MySqlPool, mut tree: Tree, begun: bool) -> anyhow::Result<bo
     let until = cut_over::until(pool, tree.facts.undo_hours).await?;
     let (id, undoes) = (tree.id, tree.facts.undoes);
     if !done {
-        remove_work(&tree.work).await?;
+        remove_work(&tree.work, &tree.facts.token).await?;
     }
     let mut connection = pool.acquire().await?;
     let mut tx = connection.begin().await?;
@@ -684,8 +717,8 @@ pub async fn drop_expired(pool: &MySqlPool, node: &str) -> anyhow::Result<Vec<Pa
     .await?;
     // A late worker may make its directory after its row says `reverted`: those of the last two days are looked at again. What an
     // undo has not taken back yet is needed by it.
-    let rows: Vec<(u64, String, bool)> = sqlx::query_as(
-        "SELECT id, work_directory, work_gone FROM tree_swaps
+    let rows = sqlx::query(
+        "SELECT id, work_directory, work_gone, facts FROM tree_swaps
           WHERE node = ? AND ((work_gone = FALSE AND (state = 'reverted' OR undo_state IN ('used', 'expired')))
                               OR (state = 'reverted' AND ended_at > UTC_TIMESTAMP() - INTERVAL 2 DAY))",
     )
@@ -693,13 +726,14 @@ pub async fn drop_expired(pool: &MySqlPool, node: &str) -> anyhow::Result<Vec<Pa
     .fetch_all(pool)
     .await?;
     let mut removed = Vec::new();
-    for (id, work, gone) in rows {
-        let work = PathBuf::from(work);
+    for row in &rows {
+        let (id, gone): (u64, bool) = (row.try_get("id")?, row.try_get("work_gone")?);
+        let work = PathBuf::from(row.try_get::<String, _>("work_directory")?);
         if work.symlink_metadata().is_ok() {
             if matches!(lock(&work), Ok(Locked::Held)) {
                 continue;
             }
-            remove_work(&work).await?;
+            remove_work(&work, &facts(row)?.token).await?;
             removed.push(work);
         }
         if !gone {
