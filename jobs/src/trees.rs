@@ -211,11 +211,18 @@ async fn announce(context: &Context, component: Component, kind: &str, root: &Pa
         let (work, token) = (tree.work.clone(), tree.facts.token.clone());
         tokio::task::spawn_blocking(move || make_work(&work, &token)).await?
     };
-    tree.lock = Some(made.with_context(|| format!("cannot make {}", tree.work.display()))?);
+    match made {
+        Ok(lock) => tree.lock = Some(lock),
+        Err(error) => {
+            let error = anyhow::Error::from(error).context(format!("cannot make {}", tree.work.display()));
+            give_back(context, vec![tree]).await;
+            return Err(give_up(error));
+        }
+    }
     failpoint::hit("files_stage").await;
     // Whoever swept it meanwhile did not see the directory.
     if let Err(error) = Hand::of(context).note(&mut tree, "stage").await {
-        remove_work(&tree.work, &tree.facts.token).await?;
+        remove_work(&tree.work, &tree.facts.token, true).await?;
         return Err(error);
     }
     Ok(tree)
@@ -445,7 +452,7 @@ pub async fn give_back(context: &Context, trees: Vec<Tree>) {
 
 /// Dies between removing and writing: the next one finds nothing to remove.
 async fn discard(pool: &MySqlPool, tree: Tree, note: &str) -> anyhow::Result<()> {
-    remove_work(&tree.work, &tree.facts.token).await?;
+    remove_work(&tree.work, &tree.facts.token, true).await?;
     sqlx::query(
         "UPDATE tree_swaps SET state = 'reverted', ended_at = UTC_TIMESTAMP(6), work_gone = TRUE, note = ? WHERE id = ? AND state = 'open'",
     )
@@ -456,20 +463,25 @@ async fn discard(pool: &MySqlPool, tree: Tree, note: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn remove_work(work: &Path, token: &str) -> anyhow::Result<()> {
+/// `reverted`: all that was live is back, so what was put aside is somebody else's, made meanwhile, and stays.
+async fn remove_work(work: &Path, token: &str, reverted: bool) -> anyhow::Result<()> {
     let (work, token) = (work.to_owned(), token.to_owned());
     let shown = work.display().to_string();
     let ours = work.file_name().is_some_and(|n| n.to_string_lossy().starts_with(WORK_PREFIX));
     ensure!(ours, "{shown} does not begin with `{WORK_PREFIX}`: not removed");
-    tokio::task::spawn_blocking(move || remove_ours(&work, &token)).await?.with_context(|| format!("cannot remove {shown}"))
+    tokio::task::spawn_blocking(move || remove_ours(&work, &token, reverted)).await?.with_context(|| format!("cannot remove {shown}"))
 }
 
 /// Removes our directory, and none of the same name that somebody else made.
-fn remove_ours(work: &Path, token: &str) -> io::Result<()> {
+fn remove_ours(work: &Path, token: &str, reverted: bool) -> io::Result<()> {
     match fs::read_to_string(work.join("lock")) {
         Ok(text) if text == token => {
             if let Some(mount) = mounts_below(work)?.first() {
                 return Err(io::Error::other(format!("{} is mounted there", mount.display())));
+            }
+            if reverted && holds_files(&work.join("old"))? {
+                tracing::error!(path = %work.display(), "files that somebody made during a restore that was reverted are in `old` there: look at them");
+                return Ok(());
             }
             // The lock last: without it, what a crash left would be nobody's.
             for name in ["new", "old"] {
@@ -480,13 +492,30 @@ fn remove_ours(work: &Path, token: &str) -> io::Result<()> {
         }
         // Whoever made it died before anything else was in it.
         Ok(text) if text.is_empty() => fs::remove_file(work.join("lock")).and_then(|()| fs::remove_dir(work)),
-        Ok(_) => Err(io::Error::other("another installation made it, as its file `lock` says")),
+        Ok(_) => {
+            tracing::warn!(path = %work.display(), "another installation made this directory, as its file `lock` says: it is left alone");
+            Ok(())
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_dir(work) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         },
         Err(error) => Err(error),
     }
+}
+
+fn holds_files(directory: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn seconds(pool: &MySqlPool, id: u64) -> sqlx::Result<f64> {
@@ -672,7 +701,7 @@ async fn end(pool: &MySqlPool, mut tree: Tree, begun: bool) -> anyhow::Result<bo
     let until = cut_over::until(pool, tree.facts.undo_hours).await?;
     let (id, undoes) = (tree.id, tree.facts.undoes);
     if !done {
-        remove_work(&tree.work, &tree.facts.token).await?;
+        remove_work(&tree.work, &tree.facts.token, true).await?;
     }
     let mut connection = pool.acquire().await?;
     let mut tx = connection.begin().await?;
@@ -718,7 +747,7 @@ pub async fn drop_expired(pool: &MySqlPool, node: &str) -> anyhow::Result<Vec<Pa
     // A late worker may make its directory after its row says `reverted`: those of the last two days are looked at again. What an
     // undo has not taken back yet is needed by it.
     let rows = sqlx::query(
-        "SELECT id, work_directory, work_gone, facts FROM tree_swaps
+        "SELECT id, work_directory, work_gone, facts, state FROM tree_swaps
           WHERE node = ? AND ((work_gone = FALSE AND (state = 'reverted' OR undo_state IN ('used', 'expired')))
                               OR (state = 'reverted' AND ended_at > UTC_TIMESTAMP() - INTERVAL 2 DAY))",
     )
@@ -733,7 +762,8 @@ pub async fn drop_expired(pool: &MySqlPool, node: &str) -> anyhow::Result<Vec<Pa
             if matches!(lock(&work), Ok(Locked::Held)) {
                 continue;
             }
-            remove_work(&work, &facts(row)?.token).await?;
+            let reverted = row.try_get::<String, _>("state")? == "reverted";
+            remove_work(&work, &facts(row)?.token, reverted).await?;
             removed.push(work);
         }
         if !gone {
