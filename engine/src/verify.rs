@@ -93,7 +93,7 @@ pub fn database(path: &Path, expected: Option<&Expected>, control: &Control) -> 
         Some(manifest) if manifest.component != "database" => {
             Err(VerifyError::Component { path: path.to_owned(), component: manifest.component })
         }
-        _ => archive(path, expected, control),
+        manifest => whole(path, expected, control, || Ok(manifest)),
     }
 }
 
@@ -118,13 +118,22 @@ pub fn hash(path: &Path, expected: Option<&Expected>, control: &Control) -> Resu
 
 /// Reads the whole file. Progress is in its bytes. Blocks: call it on a thread that may.
 pub fn archive(path: &Path, expected: Option<&Expected>, control: &Control) -> Result<Verified, VerifyError> {
+    whole(path, expected, control, || read_manifest(path))
+}
+
+fn whole(
+    path: &Path,
+    expected: Option<&Expected>,
+    control: &Control,
+    manifest: impl FnOnce() -> Result<Option<Manifest>, ArchiveError>,
+) -> Result<Verified, VerifyError> {
     let io = |action| move |source| ArchiveError::Io { action, path: path.to_owned(), source };
     let file = File::open(path).map_err(io("open"))?;
     let size = file.metadata().map_err(io("read"))?.len();
     if let Some(expected) = expected.filter(|e| e.size != size) {
         return Err(VerifyError::Size { path: path.to_owned(), actual: size, expected: expected.size });
     }
-    let manifest = read_manifest(path)?.ok_or_else(|| VerifyError::Foreign { path: path.to_owned() })?;
+    let manifest = manifest()?.ok_or_else(|| VerifyError::Foreign { path: path.to_owned() })?;
     let is_sql = manifest.component == "database";
     control.progress.phase(format!("verifying {}", path.display()), size);
     let mut hashed = Hashed::new(file, control);
