@@ -235,6 +235,9 @@ impl Place {
             && (swap::is_mount(root).unwrap_or(true)
                 || fs::metadata(root).ok().map(|m| m.dev()) != fs::metadata(parent).ok().map(|m| m.dev()));
         let beside = !is_mount && may_write(parent);
+        if one && !exists {
+            return Err(format!("{} does not exist, so no file of it can be put back. Next: restore the whole archive", root.display()));
+        }
         if !beside && !exists {
             return Err(format!(
                 "{} does not exist, and the worker's user may not make it. Next: make it, and give it to that user",
