@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS tree_swaps (
   PRIMARY KEY (id),
   UNIQUE KEY job (job_id, component),
   KEY state (state, node),
-  KEY undo (undo_state, undo_until),
+  KEY undo_until (undo_state, undo_until),
   CONSTRAINT tree_swaps_kind CHECK (kind IN ('restore', 'undo')),
   CONSTRAINT tree_swaps_state CHECK (state IN ('open', 'done', 'reverted')),
   CONSTRAINT tree_swaps_undo CHECK (undo_state IN ('kept', 'used', 'expired'))
