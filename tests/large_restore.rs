@@ -2,11 +2,11 @@
 
 use crate::{
     restore::{back_up, made, patient, restore},
-    test_app::{Mount, OwnServer, TestApp, on_both_flavours},
+    test_app::{Mount, OwnServer, TestApp, kill, on_both_flavours},
 };
 use engine::server::Flavour;
 use jobs::{restore::Restore, restore_plan::RestorePlan, state::State};
-use std::{fs, path::Path, time::Duration};
+use std::{fs, mem::ManuallyDrop, path::Path, time::Duration};
 
 /// A table with rows of a megabyte each, twice as many per doubling.
 async fn grow(app: &TestApp, doublings: usize) -> u64 {
@@ -72,8 +72,8 @@ fn fill(directory: &Path, leave: u64) {
 async fn a_server_without_room_is_named_with_what_is_needed_and_free(flavour: Flavour) {
     let directory = OwnServer::directory();
     let mount = Mount::tmpfs(&directory, "900m");
-    let own = OwnServer::start_in(flavour, &directory, &[]);
-    let mut app = TestApp::on(own.0.clone()).await;
+    let housed = Housed { own: ManuallyDrop::new(OwnServer::start_in(flavour, &directory, &[])), mount: Some(mount) };
+    let mut app = TestApp::on(housed.own.0.clone()).await;
     app.set("BACKUP_LEASE", "30");
     grow(&app, 6).await;
     app.worker();
@@ -90,25 +90,29 @@ async fn a_server_without_room_is_named_with_what_is_needed_and_free(flavour: Fl
     assert_eq!(ran.code, Some(0), "{ran:?}");
     fs::remove_file(directory.join("filler")).unwrap();
     drop(app);
-    drop(OwnServerInMount { own: Some(own), mount: Some(mount) });
+    drop(housed);
 }
 
-/// The server goes before what it is in. Its directory is the mount, which only unmounting removes.
-struct OwnServerInMount {
-    own: Option<OwnServer>,
+/// A server in a mount: it goes first, and its directory with the mount.
+struct Housed {
+    own: ManuallyDrop<OwnServer>,
     mount: Option<Mount>,
 }
 
-impl Drop for OwnServerInMount {
+impl Drop for Housed {
     fn drop(&mut self) {
-        if let Some(own) = self.own.take() {
-            own.kill();
-            let directory = own.0.dir.clone();
-            // Its own end would remove the directory, which is busy.
-            std::mem::forget(own);
-            drop(self.mount.take());
-            fs::remove_dir_all(directory).expect("remove the server's directory");
+        let server = &self.own.0;
+        kill(server.pid(), 9);
+        let process = format!("/proc/{}", server.pid());
+        for _ in 0..1000 {
+            if !Path::new(&process).exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
+        let directory = server.dir.clone();
+        self.mount = None;
+        drop(fs::remove_dir_all(directory));
     }
 }
 
