@@ -54,7 +54,9 @@ pub(crate) async fn run(context: &Context, plan: &DatabasePlan, clear: bool) -> 
     let done = async {
         let settings = save_settings(exclusive.connection(), &plan.target, &stage).await?;
         if hooked {
-            hooks::run(&restore.pre_hook, restore.hook_time, occasion("before", "")).await.map_err(give_up)?;
+            hooks::run(&restore.pre_hook, restore.hook_time, occasion("before", ""))
+                .await
+                .map_err(|e| give_up(e.context("nothing was changed")))?;
         }
         ensure!(!context.control.cancel.is_cancelled(), "told to stop; nothing was changed");
         replace(context, plan, &mut exclusive, clear, &safety, settings.then_some(&stage)).await

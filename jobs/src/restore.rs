@@ -174,7 +174,7 @@ impl Job for Restore {
             }
         };
         let replaced = replace_trees(context, trees).await?;
-        Ok(self.done(context, &plan, database, replaced).await?)
+        self.done(context, &plan, database, replaced).await
     }
 }
 
