@@ -361,6 +361,9 @@ impl Swap {
         let (mut left_out, mut waiting) = (Vec::new(), vec![Below::default()]);
         while let Some(directory) = waiting.pop() {
             let full = source.join(directory.as_path());
+            let fd = open_dir(&full)?;
+            let before = Meta::of(&fstat(&fd).map_err(failed("look at", &full))?);
+            let already = left_out.len();
             for name in names(&full)? {
                 let path = directory.child(&name);
                 let there = source.join(path.as_path());
@@ -372,6 +375,10 @@ impl Swap {
                 } else if is_dir && staying.may_hold(&path) {
                     waiting.push(path);
                 }
+            }
+            // Its time is what was recorded, not that of this.
+            if left_out.len() > already {
+                before.set(&fd).map_err(failed("set the time of", &full))?;
             }
         }
         Ok(left_out)

@@ -229,9 +229,12 @@ fn what_stays_out_is_not_taken_from_an_archive_either() {
     let it = host();
     files(&it.source, &["vendor/new.php", "storage/logs/new.log", "bootstrap/cache/packages.php", "up/2.tif"]);
     let staying = Staying::new(&it.base, &excludes(&it), []).unwrap();
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_500_000_000);
+    fs::File::open(&it.source).unwrap().set_modified(long_ago).unwrap();
     let left_out: BTreeSet<String> = Swap::leave_out(&it.source, &staying).unwrap().iter().map(ToString::to_string).collect();
     let expected = [".env", "bootstrap/cache/packages.php", "storage/logs", "up", "vendor"];
     assert_eq!(left_out, expected.map(str::to_owned).into());
+    assert_eq!(fs::metadata(&it.source).unwrap().modified().unwrap(), long_ago);
     assert!(!it.source.join("vendor").exists() && it.source.join("storage/app/new.txt").exists());
 }
 
