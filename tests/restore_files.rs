@@ -2,7 +2,7 @@
 
 use crate::{
     restore::{damage, patient, restore},
-    test_app::{Mount, Ran, TestApp, kill, on_both_flavours},
+    test_app::{Mount, Ran, TestApp, on_both_flavours},
 };
 use engine::server::Flavour;
 use futures::{StreamExt, stream};
@@ -387,7 +387,7 @@ async fn all_components_at_once(flavour: Flavour) {
     assert_eq!(tree(&uploads(&app)), before);
     assert_eq!(tree(&root(&app).join("packages")), packages);
     assert_eq!(fs::read_to_string(root(&app).join("artisan")).unwrap(), "artisan");
-    let resources = format!("SELECT COUNT(*) FROM job_resources WHERE job_id = {}", job.id);
+    let resources = format!("SELECT JSON_LENGTH(JSON_EXTRACT(payload, '$.components')) FROM jobs WHERE id = {}", job.id);
     assert_eq!(app.control_value(&resources).await, "4");
 
     let (undone, _) = undo(&app, job.id);
@@ -610,15 +610,23 @@ async fn readers_see_old_or_new_files_at_every_instant(flavour: Flavour) {
     assert_eq!(reader.join().unwrap(), ["overwritten", "r/x/y.tif"]);
 }
 
-/// A worker that is stopped in the middle still holds its directory; nobody touches it before it is gone.
-async fn a_stopped_worker_keeps_its_directory_to_itself(flavour: Flavour) {
+/// What somebody still works with, nobody else touches; and nobody starts a job on it.
+async fn a_held_directory_is_left_to_its_holder(flavour: Flavour) {
     let mut it = Case::new(flavour).await;
     let id = it.app.enqueue(&it.apply).await;
-    let stopped = it.app.worker_with(&[("HERATIO_FAILPOINT", "files_swapping=stop")], &[]);
-    let pid = it.app.worker_mut(stopped).pid();
-    let is_stopped = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") T"));
-    it.app.until("the worker to stop", is_stopped).await;
-    let second = it.app.worker();
+    let doomed = it.app.worker_with(&[("HERATIO_FAILPOINT", "files_swapping=kill")], &[]);
+    it.app.worker_mut(doomed).wait();
+    // As a worker would that is not quite dead.
+    let holders: Vec<fs::File> = ["uploads", "framework"]
+        .map(|component| it.app.dir.join(format!(".heratio-backup-{id}-{component}/lock")))
+        .iter()
+        .map(|lock| {
+            let file = fs::File::options().write(true).open(lock).unwrap();
+            file.try_lock().unwrap();
+            file
+        })
+        .collect();
+    it.app.worker();
     it.app.wait(id).await;
     let waiting = it.app.enqueue(&TestNothing { resources: vec![Component::Uploads], ..Default::default() }).await;
     let other = it.app.enqueue(&TestNothing { resources: vec![Component::Packages], ..Default::default() }).await;
@@ -627,11 +635,12 @@ async fn a_stopped_worker_keeps_its_directory_to_itself(flavour: Flavour) {
     let shown = it.app.run_enqueue(&["show", &waiting.to_string()]).out;
     assert!(shown.contains(&format!("job {id}")), "{shown}");
     assert_eq!(it.app.control_value("SELECT COUNT(*) FROM tree_swaps WHERE state = 'open'").await, "2");
-    kill(pid, 9);
+    let shown = it.app.run_enqueue(&["show", &id.to_string()]).out;
+    assert!(shown.contains("interrupted at step `swap`") && shown.contains("Next:"), "{shown}");
+    drop(holders);
     it.settled(id).await;
-    assert!(it.is_new("a stopped worker"));
+    assert!(it.is_new("a held directory"));
     it.app.completed(waiting).await;
-    drop(it.app.worker_mut(second).log());
 }
 
 on_both_flavours!(
@@ -646,5 +655,5 @@ on_both_flavours!(
     a_worker_is_killed_at_each_step,
     random_kills_leave_the_old_or_the_new,
     readers_see_old_or_new_files_at_every_instant,
-    a_stopped_worker_keeps_its_directory_to_itself,
+    a_held_directory_is_left_to_its_holder,
 );

@@ -180,6 +180,8 @@ async fn foreign_files(flavour: Flavour) {
     // It is in nobody's catalog, so nothing is noted of it.
     assert_eq!(app.control_value("SELECT COUNT(*) FROM archives").await, "0");
     let tar = app.backups_dir().join("uploads_2025-01-31_020000.tar.gz");
+    let noise: Vec<u8> = (0..300_000u64).map(|i| (i.wrapping_mul(6364136223846793005) >> 33) as u8).collect();
+    std::fs::write(app.dir.join("uploads/r/one/z.bin"), noise).unwrap();
     assert!(std::process::Command::new("tar").arg("-czf").arg(&tar).arg("-C").arg(&app.dir).arg("uploads").status().unwrap().success());
     let whole = std::fs::read(&tar).unwrap();
     let ran = app.run_enqueue(&["verify", "uploads_2025-01-31_020000.tar.gz", "--wait"]);
