@@ -258,23 +258,40 @@ pub fn read_manifest(path: &Path) -> Result<Option<Manifest>, ArchiveError> {
     serde_json::from_reader(flate2::read::GzDecoder::new(&packed[..])).map(Some).map_err(|e| damaged(&e.to_string()))
 }
 
-/// Reads a part of an archive's content, which begins and ends where members do, as sections do.
+/// Reads a part of an archive's content, from `start` up to `end`, without what lies before the member that it begins in.
 pub fn read_part(path: &Path, manifest: &Manifest, start: u64, end: u64) -> Result<impl Read + Send + use<>, ArchiveError> {
-    let damaged = |reason: &str| ArchiveError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     let (mut raw, mut packed) = (0, 0);
-    let mut place = |wanted: u64, members: &mut std::slice::Iter<'_, (u64, u64)>| {
-        while raw < wanted {
-            let (uncompressed, compressed) = members.next().ok_or_else(|| damaged("a section lies outside its members"))?;
-            (raw, packed) = (raw + uncompressed, packed + compressed);
+    for (uncompressed, compressed) in &manifest.members {
+        if raw + uncompressed > start {
+            break;
         }
-        if raw == wanted { Ok(packed) } else { Err(damaged("a section does not begin with a member")) }
-    };
-    let mut members = manifest.members.iter();
-    let first = place(start, &mut members)?;
-    let last = place(end, &mut members)?;
+        (raw, packed) = (raw + uncompressed, packed + compressed);
+    }
+    if end > manifest.members.iter().map(|(uncompressed, _)| uncompressed).sum() || start > end {
+        return Err(ArchiveError::Damaged { path: path.to_owned(), reason: "a section lies outside its members".to_owned() });
+    }
     let mut file = File::open(path).map_err(ArchiveError::io("open", path))?;
-    file.seek(SeekFrom::Start(first)).map_err(ArchiveError::io("read", path))?;
-    Ok(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, file.take(last - first))))
+    file.seek(SeekFrom::Start(packed)).map_err(ArchiveError::io("read", path))?;
+    let content = flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, file));
+    Ok(Part { content, skip: start - raw }.take(end - start))
+}
+
+/// Content of which the first bytes are not asked for.
+struct Part<R> {
+    content: R,
+    skip: u64,
+}
+
+impl<R: Read> Read for Part<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.skip > 0 {
+            match io::copy(&mut (&mut self.content).take(self.skip), &mut io::sink())? {
+                0 => break,
+                n => self.skip -= n,
+            }
+        }
+        self.content.read(buf)
+    }
 }
 
 /// The file, counted and hashed on its way to the disk.
@@ -318,9 +335,13 @@ mod tests {
     use crate::manifest::Section;
     use std::os::unix::fs::PermissionsExt;
 
+    fn text() -> String {
+        format!("{}second", "first".repeat(8001))
+    }
+
     fn write(dir: &Path, name: &str) -> PartialArchive {
         let mut writer = ArchiveWriter::create(dir, name, "41.1", &Effort::full(2), &Control::default()).unwrap();
-        writer.write_all(b"first").unwrap();
+        writer.write_all(&b"first".repeat(8001)).unwrap();
         writer.cut().unwrap();
         writer.write_all(b"second").unwrap();
         // Names that do not compress, so that the manifest needs several members.
@@ -347,13 +368,26 @@ mod tests {
         assert_eq!(fs::metadata(&archive.path).unwrap().permissions().mode() & 0o777, 0o600);
         let mut content = String::new();
         flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut content).unwrap();
-        assert_eq!(content, "firstsecond");
+        assert_eq!(content, text());
         let manifest = read_manifest(&archive.path).unwrap().unwrap();
         assert_eq!(manifest, archive.manifest);
-        assert_eq!(manifest.raw_sha256, hex::encode(Sha256::digest(b"firstsecond")));
-        assert_eq!(manifest.members.iter().map(|m| m.0).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(manifest.raw_sha256, hex::encode(Sha256::digest(text())));
+        assert_eq!(manifest.members.iter().map(|m| m.0).collect::<Vec<_>>(), [40_005, 6]);
         let plain = std::process::Command::new("gunzip").arg("-c").arg(&archive.path).output().unwrap();
-        assert!(plain.status.success() && plain.stderr.is_empty() && plain.stdout == b"firstsecond");
+        assert!(plain.status.success() && plain.stderr.is_empty() && plain.stdout == text().as_bytes());
+    }
+
+    #[test]
+    fn a_part_is_read_alone_wherever_its_member_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = write(dir.path(), "a.sql.gz").publish().unwrap();
+        for (start, end) in [(0, 40_011), (0, 5), (39_999, 40_007), (40_004, 40_005), (40_005, 40_011), (40_007, 40_008), (7, 7)] {
+            let mut part = String::new();
+            read_part(&archive.path, &archive.manifest, start, end).unwrap().read_to_string(&mut part).unwrap();
+            assert_eq!(part, text()[start as usize..end as usize], "{start}..{end}");
+        }
+        assert!(read_part(&archive.path, &archive.manifest, 5, 40_012).is_err());
+        assert!(read_part(&archive.path, &archive.manifest, 6, 5).is_err());
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl Job for Verify {
         }
         let verified = {
             let (path, expected, control) = (archive.path.clone(), archive.expected.clone(), context.control.clone());
-            tokio::task::spawn_blocking(move || verify::archive(&path, Some(&expected), &control)).await?
+            let effort = context.config.effort;
+            effort.run(move || verify::archive(&path, Some(&expected), &effort, &control)).await?
         };
         let verified = match verified {
             Ok(verified) => verified,
