@@ -13,13 +13,14 @@
 use crate::{
     control::Control,
     effort::{Effort, Throttle},
-    gzip::{self, MemberWriter},
+    gzip::{self, MemberWriter, Unpacker},
     manifest::Manifest,
     section_writer::SectionWriter,
 };
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
@@ -258,39 +259,49 @@ pub fn read_manifest(path: &Path) -> Result<Option<Manifest>, ArchiveError> {
     serde_json::from_reader(flate2::read::GzDecoder::new(&packed[..])).map(Some).map_err(|e| damaged(&e.to_string()))
 }
 
-/// Reads a part of an archive's content, from `start` up to `end`, without what lies before the member that it begins in.
+/// Reads a part of an archive's content, from `start` up to `end`: the members that it lies in, each checked as a whole.
 pub fn read_part(path: &Path, manifest: &Manifest, start: u64, end: u64) -> Result<impl Read + Send + use<>, ArchiveError> {
-    let (mut raw, mut packed) = (0, 0);
-    for (uncompressed, compressed) in &manifest.members {
-        if raw + uncompressed > start {
-            break;
+    let (mut at, mut packed_at, mut members) = (0, 0, VecDeque::new());
+    let (mut first, mut skip) = (0, 0);
+    for &(raw, packed) in &manifest.members {
+        if at + raw > start && at < end {
+            if members.is_empty() {
+                (first, skip) = (packed_at, start - at);
+            }
+            members.push_back((raw, packed));
         }
-        (raw, packed) = (raw + uncompressed, packed + compressed);
+        (at, packed_at) = (at + raw, packed_at + packed);
     }
-    if end > manifest.members.iter().map(|(uncompressed, _)| uncompressed).sum() || start > end {
+    if start > end || end > at {
         return Err(ArchiveError::Damaged { path: path.to_owned(), reason: "a section lies outside its members".to_owned() });
     }
     let mut file = File::open(path).map_err(ArchiveError::io("open", path))?;
-    file.seek(SeekFrom::Start(packed)).map_err(ArchiveError::io("read", path))?;
-    let content = flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, file));
-    Ok(Part { content, skip: start - raw }.take(end - start))
+    file.seek(SeekFrom::Start(first)).map_err(ArchiveError::io("read", path))?;
+    Ok(Part { file, members, unpacker: Unpacker::new(), content: Vec::new(), at: 0, skip: skip as usize }.take(end - start))
 }
 
-/// Content of which the first bytes are not asked for.
-struct Part<R> {
-    content: R,
-    skip: u64,
+struct Part {
+    file: File,
+    /// Uncompressed and compressed bytes of those that are still to be read.
+    members: VecDeque<(u64, u64)>,
+    unpacker: Unpacker,
+    content: Vec<u8>,
+    at: usize,
+    /// Bytes of the first member that lie before the part.
+    skip: usize,
 }
 
-impl<R: Read> Read for Part<R> {
+impl Read for Part {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.skip > 0 {
-            match io::copy(&mut (&mut self.content).take(self.skip), &mut io::sink())? {
-                0 => break,
-                n => self.skip -= n,
-            }
+        while self.at == self.content.len() {
+            let Some((raw, packed)) = self.members.pop_front() else { return Ok(0) };
+            self.content = self.unpacker.member(raw, &gzip::read_packed(&mut self.file, packed)?)?;
+            self.at = std::mem::take(&mut self.skip);
         }
-        self.content.read(buf)
+        let n = buf.len().min(self.content.len() - self.at);
+        buf[..n].copy_from_slice(&self.content[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
     }
 }
 

@@ -177,12 +177,12 @@ impl MemberReader {
         for _ in 0..threads {
             let jobs = jobs.clone();
             effort.spawn(move || {
-                let mut unpacker = Decompressor::new();
+                let mut unpacker = Unpacker::new();
                 loop {
                     let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((raw, packed, reply)) = next else { return };
                     // The receiver is gone when the reader is.
-                    if reply.send(unpack(&mut unpacker, raw, &packed)).is_err() {
+                    if reply.send(unpacker.member(raw, &packed)).is_err() {
                         return;
                     }
                 }
@@ -195,12 +195,14 @@ impl MemberReader {
                 if sender.send(receiver).is_err() {
                     return;
                 }
-                let mut packed = vec![0; len as usize];
-                if let Err(error) = source.read_exact(&mut packed) {
-                    // The receiver is gone when the reader is.
-                    drop(reply.send(Err(error)));
-                    return;
-                }
+                let packed = match read_packed(&mut source, len) {
+                    Ok(packed) => packed,
+                    Err(error) => {
+                        // The receiver is gone when the reader is.
+                        drop(reply.send(Err(error)));
+                        return;
+                    }
+                };
                 if work.send((raw, packed, reply)).is_err() {
                     return;
                 }
@@ -224,19 +226,39 @@ impl Read for MemberReader {
     }
 }
 
-/// A whole member, which must be of the size that the index says. libdeflate checks CRC-32 and length (RFC 1952, section 2.3.1).
-fn unpack(unpacker: &mut Decompressor, raw: u64, packed: &[u8]) -> io::Result<Vec<u8>> {
-    let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let size = packed.last_chunk().map_or(0, |size| u64::from(u32::from_le_bytes(*size)));
-    // Members are at most this large; a damaged index must not make us ask for more.
-    if size != raw || raw > 4 * MEMBER_BYTES as u64 {
-        return Err(damaged("a member is not of the size that the index says".to_owned()));
+/// The next member as it is in the file. One of ours is never much larger than its content.
+pub(crate) fn read_packed(source: &mut impl Read, len: u64) -> io::Result<Vec<u8>> {
+    if len > 8 * MEMBER_BYTES as u64 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a gzip member is larger than any of ours"));
     }
-    let mut content = vec![0; raw as usize];
-    match unpacker.gzip_decompress(packed, &mut content) {
-        Ok(n) if n == content.len() => Ok(content),
-        Ok(_) => Err(damaged("a member is not of the size that the index says".to_owned())),
-        Err(error) => Err(damaged(format!("a member is damaged: {error}"))),
+    let mut packed = vec![0; len as usize];
+    source.read_exact(&mut packed)?;
+    Ok(packed)
+}
+
+/// Unpacks members; what it needs for that is kept between them.
+pub(crate) struct Unpacker(Decompressor);
+
+impl Unpacker {
+    pub(crate) fn new() -> Self {
+        Self(Decompressor::new())
+    }
+
+    /// A whole member's content, which must be of the size that the index says. libdeflate checks CRC-32 and length
+    /// (RFC 1952, section 2.3.1).
+    pub(crate) fn member(&mut self, raw: u64, packed: &[u8]) -> io::Result<Vec<u8>> {
+        let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let size = packed.last_chunk().map_or(0, |size| u64::from(u32::from_le_bytes(*size)));
+        // Members are at most this large; a damaged index must not make us ask for more.
+        if size != raw || raw > 4 * MEMBER_BYTES as u64 {
+            return Err(damaged("a gzip member is not of the size that the index says".to_owned()));
+        }
+        let mut content = vec![0; raw as usize];
+        match self.0.gzip_decompress(packed, &mut content) {
+            Ok(n) if n == content.len() => Ok(content),
+            Ok(_) => Err(damaged("a gzip member is not of the size that the index says".to_owned())),
+            Err(error) => Err(damaged(format!("a gzip member is damaged: {error}"))),
+        }
     }
 }
 
