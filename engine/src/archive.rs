@@ -13,13 +13,14 @@
 use crate::{
     control::Control,
     effort::{Effort, Throttle},
-    gzip::{self, MemberWriter},
+    gzip::{self, MemberWriter, Unpacker},
     manifest::Manifest,
     section_writer::SectionWriter,
 };
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
@@ -258,39 +259,50 @@ pub fn read_manifest(path: &Path) -> Result<Option<Manifest>, ArchiveError> {
     serde_json::from_reader(flate2::read::GzDecoder::new(&packed[..])).map(Some).map_err(|e| damaged(&e.to_string()))
 }
 
-/// Reads a part of an archive's content, which begins and ends where members do, as sections do.
+/// Reads a part of an archive's content, from `start` up to `end`: the members that it lies in, each checked as a whole.
 pub fn read_part(path: &Path, manifest: &Manifest, start: u64, end: u64) -> Result<impl Read + Send + use<>, ArchiveError> {
-    let damaged = |reason: &str| ArchiveError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
-    let (mut raw, mut packed) = (0, 0);
-    let mut place = |wanted: u64, members: &mut std::slice::Iter<'_, (u64, u64)>| {
-        while raw < wanted {
-            let (uncompressed, compressed) = members.next().ok_or_else(|| damaged("a section lies outside its members"))?;
-            (raw, packed) = (raw + uncompressed, packed + compressed);
+    let (mut at, mut packed_at, mut members) = (0, 0, VecDeque::new());
+    let (mut first, mut skip) = (0, 0);
+    for &(raw, packed) in &manifest.members {
+        if at + raw > start && at < end {
+            if members.is_empty() {
+                (first, skip) = (packed_at, start - at);
+            }
+            members.push_back((raw, packed));
         }
-        if raw == wanted { Ok(packed) } else { Err(damaged("a section does not begin with a member")) }
-    };
-    let mut members = manifest.members.iter();
-    let first = place(start, &mut members)?;
-    let last = place(end, &mut members)?;
-    let mut file = File::open(path).map_err(ArchiveError::io("open", path))?;
-    file.seek(SeekFrom::Start(first)).map_err(ArchiveError::io("read", path))?;
-    Ok(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, file.take(last - first))))
-}
-
-/// Reads a part of an archive's content that begins anywhere: from the member that it begins in.
-pub fn read_range(path: &Path, manifest: &Manifest, start: u64, end: u64) -> Result<impl Read + Send + use<>, ArchiveError> {
-    let (mut raw, mut packed) = (0, 0);
-    for (uncompressed, compressed) in &manifest.members {
-        if raw + uncompressed > start {
-            break;
-        }
-        (raw, packed) = (raw + uncompressed, packed + compressed);
+        (at, packed_at) = (at + raw, packed_at + packed);
+    }
+    if start > end || end > at {
+        return Err(ArchiveError::Damaged { path: path.to_owned(), reason: "a section lies outside its members".to_owned() });
     }
     let mut file = File::open(path).map_err(ArchiveError::io("open", path))?;
-    file.seek(SeekFrom::Start(packed)).map_err(ArchiveError::io("read", path))?;
-    let mut stream = flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, file));
-    io::copy(&mut stream.by_ref().take(start - raw), &mut io::sink()).map_err(ArchiveError::io("read", path))?;
-    Ok(stream.take(end.saturating_sub(start)))
+    file.seek(SeekFrom::Start(first)).map_err(ArchiveError::io("read", path))?;
+    Ok(Part { file, members, unpacker: Unpacker::new(), content: Vec::new(), at: 0, skip: skip as usize }.take(end - start))
+}
+
+struct Part {
+    file: File,
+    /// Uncompressed and compressed bytes of those that are still to be read.
+    members: VecDeque<(u64, u64)>,
+    unpacker: Unpacker,
+    content: Vec<u8>,
+    at: usize,
+    /// Bytes of the first member that lie before the part.
+    skip: usize,
+}
+
+impl Read for Part {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.content.len() {
+            let Some((raw, packed)) = self.members.pop_front() else { return Ok(0) };
+            self.content = self.unpacker.member(raw, &gzip::read_packed(&mut self.file, packed)?)?;
+            self.at = std::mem::take(&mut self.skip);
+        }
+        let n = buf.len().min(self.content.len() - self.at);
+        buf[..n].copy_from_slice(&self.content[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
 }
 
 /// The file, counted and hashed on its way to the disk.
@@ -334,9 +346,13 @@ mod tests {
     use crate::manifest::Section;
     use std::os::unix::fs::PermissionsExt;
 
+    fn text() -> String {
+        format!("{}second", "first".repeat(8001))
+    }
+
     fn write(dir: &Path, name: &str) -> PartialArchive {
         let mut writer = ArchiveWriter::create(dir, name, "41.1", &Effort::full(2), &Control::default()).unwrap();
-        writer.write_all(b"first").unwrap();
+        writer.write_all(&b"first".repeat(8001)).unwrap();
         writer.cut().unwrap();
         writer.write_all(b"second").unwrap();
         // Names that do not compress, so that the manifest needs several members.
@@ -363,13 +379,26 @@ mod tests {
         assert_eq!(fs::metadata(&archive.path).unwrap().permissions().mode() & 0o777, 0o600);
         let mut content = String::new();
         flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut content).unwrap();
-        assert_eq!(content, "firstsecond");
+        assert_eq!(content, text());
         let manifest = read_manifest(&archive.path).unwrap().unwrap();
         assert_eq!(manifest, archive.manifest);
-        assert_eq!(manifest.raw_sha256, hex::encode(Sha256::digest(b"firstsecond")));
-        assert_eq!(manifest.members.iter().map(|m| m.0).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(manifest.raw_sha256, hex::encode(Sha256::digest(text())));
+        assert_eq!(manifest.members.iter().map(|m| m.0).collect::<Vec<_>>(), [40_005, 6]);
         let plain = std::process::Command::new("gunzip").arg("-c").arg(&archive.path).output().unwrap();
-        assert!(plain.status.success() && plain.stderr.is_empty() && plain.stdout == b"firstsecond");
+        assert!(plain.status.success() && plain.stderr.is_empty() && plain.stdout == text().as_bytes());
+    }
+
+    #[test]
+    fn a_part_is_read_alone_wherever_its_member_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = write(dir.path(), "a.sql.gz").publish().unwrap();
+        for (start, end) in [(0, 40_011), (0, 5), (39_999, 40_007), (40_004, 40_005), (40_005, 40_011), (40_007, 40_008), (7, 7)] {
+            let mut part = String::new();
+            read_part(&archive.path, &archive.manifest, start, end).unwrap().read_to_string(&mut part).unwrap();
+            assert_eq!(part, text()[start as usize..end as usize], "{start}..{end}");
+        }
+        assert!(read_part(&archive.path, &archive.manifest, 5, 40_012).is_err());
+        assert!(read_part(&archive.path, &archive.manifest, 6, 5).is_err());
     }
 
     #[test]

@@ -109,6 +109,18 @@ pub struct Loaded {
     pub retried: u64,
 }
 
+/// How many connections to give to [`load`] on a machine of so many threads.
+///
+/// Half of them load rows, which keeps the server's processors busy; the others make the many small tables meanwhile, which
+/// waits for its disk: an fsync or more for each CREATE TABLE.
+pub const fn load_sessions(threads: usize) -> usize {
+    2 * match threads {
+        0 | 1 => 1,
+        2..=4 => threads,
+        _ => 4,
+    }
+}
+
 /// Loads the archive into `schema`, which exists and is empty, and is the default schema of every connection; there is at least one.
 ///
 /// Progress is in uncompressed bytes. After an error, or when cancelled, the schema holds a part of the archive, and the
@@ -148,9 +160,9 @@ pub async fn load(
         job.counts().tables = (plan.tables.len() + plan.sequences.len()) as u64;
         job.waiting().extend(plan.tables);
         let mut tasks = tokio::task::JoinSet::new();
-        for connection in connections {
-            let job = job.clone();
-            tasks.spawn(async move { job.tables(connection).await });
+        for (number, connection) in connections.into_iter().enumerate() {
+            let (job, end) = (job.clone(), if number % 2 == 0 { End::Largest } else { End::Smallest });
+            tasks.spawn(async move { job.tables(connection, end).await });
         }
         let mut back = None;
         while let Some(task) = tasks.join_next().await {
@@ -242,6 +254,13 @@ fn part(section: &Section) -> String {
     }
 }
 
+/// With which tables a connection begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Largest,
+    Smallest,
+}
+
 /// A table that more than one connection may load.
 struct Shared {
     part: String,
@@ -290,10 +309,13 @@ impl Load {
         Ok(())
     }
 
-    /// Loads tables until none is left, then helps others. The connection comes back.
-    async fn tables(self: Arc<Self>, mut connection: MySqlConnection) -> Result<MySqlConnection, LoadError> {
+    /// Loads tables until none is left; who began with large ones then helps others. The connection comes back.
+    async fn tables(self: Arc<Self>, mut connection: MySqlConnection, end: End) -> Result<MySqlConnection, LoadError> {
         loop {
-            let next = self.waiting().pop_front();
+            let next = match end {
+                End::Largest => self.waiting().pop_front(),
+                End::Smallest => self.waiting().pop_back(),
+            };
             let Some(sections) = next else { break };
             let large = size(&sections) >= SHARED_FROM;
             let Some(first) = sections.first() else { continue };
@@ -311,7 +333,8 @@ impl Load {
             }
             self.shared().retain(|other| !Arc::ptr_eq(other, &table));
         }
-        loop {
+        // More sessions in one table than processors only get into each other's way.
+        while end == End::Largest {
             let busy = self.shared().first().cloned();
             let Some(table) = busy else { return Ok(connection) };
             while let Some(read) = next_of(&table).await {
@@ -321,6 +344,7 @@ impl Load {
             }
             self.shared().retain(|other| !Arc::ptr_eq(other, &table));
         }
+        Ok(connection)
     }
 
     async fn share(&self, table: &Shared, statement: Statement, connection: &mut MySqlConnection) -> Result<(), LoadError> {

@@ -7,6 +7,6 @@ pub trait SectionWriter: io::Write {
     /// Bytes of uncompressed content written so far.
     fn raw_offset(&self) -> u64;
 
-    /// Makes the next byte readable by seeking to it; what it costs is a gzip member's header.
+    /// Makes the next byte readable by seeking near it: a gzip member begins here, or did a little before.
     fn cut(&mut self) -> io::Result<()>;
 }

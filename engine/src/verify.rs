@@ -1,9 +1,11 @@
 //! Whether an archive is whole: size and SHA-256 of the file, every gzip member, the content's own checksum, and of SQL the
-//! last line. One pass over the file; nothing is loaded anywhere.
+//! last line. One pass over the file, its members unpacked in parallel; nothing is loaded anywhere.
 
 use crate::{
     archive::{ArchiveError, read_manifest},
     control::Control,
+    effort::Effort,
+    gzip::MemberReader,
     manifest::Manifest,
     sql_scan::Scanner,
 };
@@ -12,6 +14,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// What a catalog knows of a file.
@@ -88,12 +91,12 @@ impl VerifyError {
 }
 
 /// The same of a database archive; that of another component is refused before it is read.
-pub fn database(path: &Path, expected: Option<&Expected>, control: &Control) -> Result<Verified, VerifyError> {
+pub fn database(path: &Path, expected: Option<&Expected>, effort: &Effort, control: &Control) -> Result<Verified, VerifyError> {
     match read_manifest(path)? {
         Some(manifest) if manifest.component != "database" => {
             Err(VerifyError::Component { path: path.to_owned(), component: manifest.component })
         }
-        manifest => whole(path, expected, control, || Ok(manifest)),
+        manifest => whole(path, expected, effort, control, || Ok(manifest)),
     }
 }
 
@@ -117,13 +120,14 @@ pub fn hash(path: &Path, expected: Option<&Expected>, control: &Control) -> Resu
 }
 
 /// Reads the whole file. Progress is in its bytes. Blocks: call it on a thread that may.
-pub fn archive(path: &Path, expected: Option<&Expected>, control: &Control) -> Result<Verified, VerifyError> {
-    whole(path, expected, control, || read_manifest(path))
+pub fn archive(path: &Path, expected: Option<&Expected>, effort: &Effort, control: &Control) -> Result<Verified, VerifyError> {
+    whole(path, expected, effort, control, || read_manifest(path))
 }
 
 fn whole(
     path: &Path,
     expected: Option<&Expected>,
+    effort: &Effort,
     control: &Control,
     manifest: impl FnOnce() -> Result<Option<Manifest>, ArchiveError>,
 ) -> Result<Verified, VerifyError> {
@@ -136,8 +140,8 @@ fn whole(
     let manifest = manifest()?.ok_or_else(|| VerifyError::Foreign { path: path.to_owned() })?;
     let is_sql = manifest.component == "database";
     control.progress.phase(format!("verifying {}", path.display()), size);
-    let mut hashed = Hashed::new(file, control);
-    let mut reader = flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 17, &mut hashed));
+    let hashed = Arc::new(Mutex::new(Hashed::new(file, control)));
+    let mut reader = MemberReader::new(Shared(hashed.clone()), manifest.members.clone(), effort);
     let (mut raw_hash, mut scanner, mut events, mut at) = (Sha256::new(), Scanner::default(), Vec::new(), 0u64);
     let mut buffer = vec![0; 1 << 17];
     loop {
@@ -155,10 +159,10 @@ fn whole(
         }
         at += read as u64;
     }
-    drop(reader);
-    // What follows the last member that gzip sees, if anything, belongs to the file all the same.
-    io::copy(&mut hashed, &mut io::sink()).map_err(io("read"))?;
-    let sha256 = hex::encode(hashed.hash.finalize());
+    // The manifest's members belong to the file all the same.
+    io::copy(&mut Shared(hashed.clone()), &mut io::sink()).map_err(io("read"))?;
+    let hash = hashed.lock().unwrap_or_else(PoisonError::into_inner).hash.clone();
+    let sha256 = hex::encode(hash.finalize());
     if let Some(expected) = expected.filter(|e| e.sha256 != sha256) {
         return Err(VerifyError::Sha256 { path: path.to_owned(), actual: sha256, expected: expected.sha256.clone() });
     }
@@ -170,6 +174,15 @@ fn whole(
         return Err(VerifyError::Trailer { path: path.to_owned() });
     }
     Ok(Verified { size, sha256, manifest })
+}
+
+/// A file that one thread reads after the other.
+struct Shared(Arc<Mutex<Hashed>>);
+
+impl Read for Shared {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).read(buf)
+    }
 }
 
 /// The file, hashed on its way.
@@ -216,7 +229,7 @@ mod tests {
         let path = dir.path().join("a.sql.gz");
         let sql = format!("INSERT INTO `t` VALUES {};\n-- Dump completed\n", vec!["(1)"; 9999].join(","));
         let expected = write(dir.path(), "a.sql.gz", "database", &sql);
-        let check = |path: &Path, expected: Option<&Expected>| database(path, expected, &Control::default());
+        let check = |path: &Path, expected: Option<&Expected>| database(path, expected, &Effort::full(2), &Control::default());
         assert_eq!(check(&path, Some(&expected)).unwrap().sha256, expected.sha256);
         assert!(check(&path, None).is_ok());
 

@@ -60,7 +60,7 @@ pub(crate) async fn wait(app: &App, connection: MySqlConnection, id: u64) -> any
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(500));
+        pause = (pause * 2).min(Duration::from_millis(200));
     }
 }
 

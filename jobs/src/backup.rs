@@ -141,7 +141,8 @@ pub(crate) async fn safety(context: &Context, label: &str) -> anyhow::Result<Saf
     {
         let (path, control) = (made.path.clone(), context.control.clone());
         let expected = verify::Expected { size: made.size, sha256: made.sha256.clone() };
-        tokio::task::spawn_blocking(move || verify::database(&path, Some(&expected), &control)).await??;
+        let effort = context.config.effort;
+        effort.run(move || verify::database(&path, Some(&expected), &effort, &control)).await??;
     }
     let mut connection = context.pool.acquire().await?;
     let mut tx = sqlx::Connection::begin(&mut *connection).await?;

@@ -354,7 +354,7 @@ impl Read {
                 anyhow::bail!("{} is an archive of {}, not of {component}", path.display(), manifest.component)
             }
             Some(_) if !again => {
-                let verified = verify::archive(path, expected, control)?;
+                let verified = verify::archive(path, expected, effort, control)?;
                 (verified.size, verified.sha256)
             }
             _ => verify::hash(path, expected, control)?,

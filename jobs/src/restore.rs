@@ -28,7 +28,7 @@ use engine::{
     checksum::{self, TableSum},
     control::Control,
     cut_over::{KEPT, Moves, Places, SETTINGS},
-    load::{Code, load, statements_of},
+    load::{Code, load, load_sessions, statements_of},
     manifest::{Manifest, Section},
     server::{Server, ServerConfig},
     sql::quote_name,
@@ -353,7 +353,7 @@ impl Restore {
 
         let stage = ServerConfig { schema: places.stage.clone(), ..config.application.clone() };
         let mut sessions = Vec::new();
-        for _ in 0..config.effort.threads.clamp(1, 4) {
+        for _ in 0..load_sessions(config.effort.threads) {
             sessions.push(recorded(context, &stage).await?);
         }
         let loading = load(&plan.path, manifest, &places.stage, Code::WithoutEvents, sessions, &context.control);

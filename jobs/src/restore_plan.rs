@@ -16,6 +16,7 @@ use crate::{
 use anyhow::{Context as _, anyhow};
 use engine::{
     cut_over::{self, ForeignKey},
+    effort::Effort,
     foreign::{self, Imported},
     load::statements_of,
     manifest::{DatabaseFacts, Manifest},
@@ -272,8 +273,10 @@ struct Read {
 /// Verifies an archive of ours, or makes one of a dump that another program wrote.
 async fn read(context: &Context, path: &Path, expected: Option<Expected>) -> anyhow::Result<Read> {
     let checked = {
+        // Somebody waits for a restore: it need not be nice.
+        let effort = Effort::full(context.config.effort.threads);
         let (path, control) = (path.to_owned(), context.control.clone());
-        tokio::task::spawn_blocking(move || verify::database(&path, expected.as_ref(), &control)).await?
+        tokio::task::spawn_blocking(move || verify::database(&path, expected.as_ref(), &effort, &control)).await?
     };
     match checked {
         Ok(verified) => return Ok(Read { verified, path: path.to_owned(), imported: None }),

@@ -22,7 +22,7 @@ use engine::{
     cut_over::make_schema,
     files::extract::{self, is_tar},
     foreign::Imported,
-    load::{Code, load},
+    load::{Code, load, load_sessions},
     manifest::Manifest,
     server::{Server, ServerConfig},
     sql::server_error,
@@ -95,7 +95,8 @@ impl Job for Verify {
         }
         let verified = {
             let (path, expected, control) = (archive.path.clone(), archive.expected.clone(), context.control.clone());
-            tokio::task::spawn_blocking(move || verify::archive(&path, expected.as_ref(), &control)).await?
+            let effort = context.config.effort;
+            effort.run(move || verify::archive(&path, expected.as_ref(), &effort, &control)).await?
         };
         let verified = match verified {
             Ok(verified) => verified,
@@ -239,7 +240,7 @@ async fn in_scratch(context: &Context, scratch: &ServerConfig, archive: &Archive
     // Statements of the archive change what a session shows, so what checks has run none.
     let mut checking = Vec::new();
     for sessions in [&mut loading, &mut checking] {
-        for _ in 0..context.config.effort.threads.clamp(1, 4) {
+        for _ in 0..load_sessions(context.config.effort.threads) {
             sessions.push(session().await?);
         }
     }

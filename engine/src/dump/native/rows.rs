@@ -95,6 +95,9 @@ impl<W: SectionWriter> Tables<'_, W> {
     /// Works until nothing is left to do.
     pub(super) fn work(&self, conn: &mut Wire) -> Result<(), NativeError> {
         let mut buffer = Vec::with_capacity(STATEMENT + (64 << 10));
+        // Rolling back to it gives up the metadata lock that reading takes, which would otherwise be kept until the dump's
+        // end. The savepoint itself stays.
+        conn.run("SAVEPOINT table_done").map_err(|e| NativeError::session("set a savepoint", e))?;
         while let Some(task) = self.tasks.next(self.stop) {
             let done = match task {
                 Task::Table(name, size) => self.table(conn, &name, size, &mut buffer),
@@ -112,8 +115,6 @@ impl<W: SectionWriter> Tables<'_, W> {
     fn range(&self, conn: &mut Wire, table: &Table, range: &str, buffer: &mut Vec<u8>) -> Result<(), NativeError> {
         let on = |e| NativeError::on(format!("table {}", quote_name(&table.name)), e);
         buffer.clear();
-        // As in `table`.
-        conn.run("SAVEPOINT table_done").map_err(on)?;
         self.rows(conn, table, Some(range), buffer)?;
         conn.run("ROLLBACK TO SAVEPOINT table_done").map_err(on)
     }
@@ -121,8 +122,6 @@ impl<W: SectionWriter> Tables<'_, W> {
     fn table(&self, conn: &mut Wire, name: &str, size: u64, buffer: &mut Vec<u8>) -> Result<(), NativeError> {
         let quoted = quote_name(name);
         let on = |e| NativeError::on(format!("table {quoted}"), e);
-        // The metadata lock that reading takes would otherwise be kept until the end of the dump.
-        conn.run("SAVEPOINT table_done").map_err(on)?;
         let rows = conn.query(&format!("SHOW CREATE TABLE {quoted}")).map_err(on)?;
         let definition = rows.into_iter().next().and_then(|row| row.into_iter().nth(1)).flatten().unwrap_or_default();
         let unsupported = |why: &str| NativeError::Unsupported { object: format!("table {quoted}"), why: why.to_owned() };

@@ -5,7 +5,7 @@ use super::{
     read_error, set_meta,
 };
 use crate::{
-    archive::{read_manifest, read_range},
+    archive::{read_manifest, read_part},
     files::section_name,
     manifest::Manifest,
 };
@@ -83,7 +83,7 @@ pub fn extract_one(
     let mut found = section(path, &manifest, &name)?;
     // A further name of a file has its content under the first.
     for _ in 0..2 {
-        let mut archive = Archive::new(read_range(path, &manifest, found.start, found.end)?);
+        let mut archive = Archive::new(read_part(path, &manifest, found.start, found.end)?);
         let mut entry = archive.entries().map_err(read)?.next().ok_or_else(|| refuse("has no header")).and_then(|e| e.map_err(read))?;
         if entry.header().entry_type() == EntryType::Link {
             let first = entry.link_name_bytes().map(|t| t.into_owned()).unwrap_or_default();
