@@ -16,7 +16,7 @@ use crate::{
 use anyhow::{Context as _, ensure};
 use engine::{
     cut_over::{self, KEPT, Moves, Places, SETTINGS},
-    load::{Code, load},
+    load::{Code, load, load_sessions},
     server::ServerConfig,
     sql::quote_name,
     sql_scan::ObjectKind,
@@ -155,7 +155,7 @@ async fn drop_and_load(
     }
     drop(dropping);
     let mut sessions = Vec::new();
-    for _ in 0..config.effort.threads.clamp(1, 4) {
+    for _ in 0..load_sessions(config.effort.threads) {
         sessions.push(recorded(context, &server).await?);
     }
     let manifest = &plan.verified.manifest;
