@@ -252,7 +252,7 @@ fn paths_come_back_from_their_text() {
 fn a_tree_of_directories_without_rights_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     files(dir.path(), &["t/a/b/c"]);
-    fs::set_permissions(dir.path().join("t/a/b"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.path().join("t/a/b"), fs::Permissions::from_mode(0o000)).unwrap();
     remove_tree(&dir.path().join("t")).unwrap();
     assert!(!dir.path().join("t").exists());
     remove_tree(&dir.path().join("t")).unwrap();
