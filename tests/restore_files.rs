@@ -497,6 +497,9 @@ impl Case {
         let plan = app.completed(id).await;
         let evidence = plan.result.unwrap()["evidence"].as_str().unwrap().to_owned();
         let request = RestorePlan { components: vec![Component::Uploads, Component::Framework], ..request };
+        // The next worker is to meet its failpoint in the restore, not in what the backup has enqueued.
+        let left = format!("SELECT COUNT(*) FROM {}.jobs WHERE state IN ('available', 'running')", app.control());
+        app.until("the other jobs to end", || app.server.client(&left).trim() == "0").await;
         app.worker_mut(worker).kill();
         Self { app, before, changed, apply: Restore::of(id, &evidence, request) }
     }
