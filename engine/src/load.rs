@@ -334,7 +334,10 @@ impl Load {
             self.shared().retain(|other| !Arc::ptr_eq(other, &table));
         }
         // More sessions in one table than processors only get into each other's way.
-        while end == End::Largest {
+        if end == End::Smallest {
+            return Ok(connection);
+        }
+        loop {
             let busy = self.shared().first().cloned();
             let Some(table) = busy else { return Ok(connection) };
             while let Some(read) = next_of(&table).await {
@@ -344,7 +347,6 @@ impl Load {
             }
             self.shared().retain(|other| !Arc::ptr_eq(other, &table));
         }
-        Ok(connection)
     }
 
     async fn share(&self, table: &Shared, statement: Statement, connection: &mut MySqlConnection) -> Result<(), LoadError> {
