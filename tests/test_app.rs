@@ -120,9 +120,18 @@ impl OwnServer {
 
     /// With options of the server program besides.
     pub(crate) fn start_with(flavour: Flavour, options: &[&str]) -> Self {
-        let dir = run_dir().join(format!("own{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-        Self::run(flavour, &dir, options);
-        Self(TestServer::at(dir))
+        Self::start_in(flavour, &Self::directory(), options)
+    }
+
+    /// A directory that no other one has; it is not made.
+    pub(crate) fn directory() -> PathBuf {
+        run_dir().join(format!("own{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// In a directory of [`Self::directory`], which may be there.
+    pub(crate) fn start_in(flavour: Flavour, dir: &Path, options: &[&str]) -> Self {
+        Self::run(flavour, dir, options);
+        Self(TestServer::at(dir.to_owned()))
     }
 
     fn run(flavour: Flavour, dir: &Path, options: &[&str]) {
@@ -145,6 +154,27 @@ impl OwnServer {
     /// Starts it again after [`Self::kill`], with the same data, socket and port.
     pub(crate) fn restart(&self) {
         Self::run(self.0.flavour, &self.0.dir, &[]);
+    }
+}
+
+/// A file system of a test's own, in memory; gone with it. Needs root, as ./test in CI has it.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    /// At this directory, which is made if need be, and of this size, such as `12m`.
+    pub(crate) fn tmpfs(path: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(path).expect("directory");
+        let options = format!("size={size},mode=0755");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status().expect("mount");
+        assert!(mounted.success(), "cannot mount a tmpfs");
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // What a failed test left may keep it busy; the leak check of ./test has the last word.
+        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
     }
 }
 

@@ -156,7 +156,51 @@ async fn a_drill_elsewhere(flavour: Flavour) {
     assert_eq!(seen.trim(), "0");
 }
 
+/// Dumps and tars of other programs, in the backup directory.
+async fn foreign_files(flavour: Flavour) {
+    let mut app = TestApp::new(flavour).await;
+    app.worker();
+    let dump = app.server.tool("mysqldump").args(["--routines", "--events"]).arg(app.schema()).output().unwrap();
+    let path = app.backups_dir().join("heratio-app-20260101.sql");
+    std::fs::write(&path, &dump.stdout).unwrap();
+    for (args, word) in [
+        (vec!["verify", "heratio-app-20260101.sql", "--wait"], "hash_verified"),
+        (vec!["verify", "heratio-app-20260101.sql", "--drill", "--wait"], "restore_proven"),
+    ] {
+        let ran = app.run_enqueue(&args);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let result =
+            app.show(app.control_value("SELECT MAX(id) FROM jobs WHERE kind = 'verify'").await.parse().unwrap()).await.result.unwrap();
+        assert_eq!((result["verification"].as_str(), result["foreign"].as_bool()), (Some(word), Some(true)), "{result}");
+        if word == "restore_proven" {
+            assert_eq!((result["tables"].as_u64(), result["rows"].as_u64()), (Some(2), Some(3)), "{result}");
+        }
+    }
+    assert_eq!(schemas(&app).trim(), "NULL");
+    // It is in nobody's catalog, so nothing is noted of it.
+    assert_eq!(app.control_value("SELECT COUNT(*) FROM archives").await, "0");
+    let tar = app.backups_dir().join("uploads_2025-01-31_020000.tar.gz");
+    let noise: Vec<u8> = (0..300_000u64).map(|i| (i.wrapping_mul(6364136223846793005) >> 33) as u8).collect();
+    std::fs::write(app.dir.join("uploads/r/one/z.bin"), noise).unwrap();
+    assert!(std::process::Command::new("tar").arg("-czf").arg(&tar).arg("-C").arg(&app.dir).arg("uploads").status().unwrap().success());
+    let whole = std::fs::read(&tar).unwrap();
+    let ran = app.run_enqueue(&["verify", "uploads_2025-01-31_020000.tar.gz", "--wait"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    std::fs::write(&tar, &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(&path, &dump.stdout[..dump.stdout.len() - 60]).unwrap();
+    for (args, word) in [
+        (vec!["verify", "uploads_2025-01-31_020000.tar.gz", "--wait"], "cannot be read to its end"),
+        (vec!["verify", "heratio-app-20260101.sql", "--drill", "--wait"], "incomplete"),
+        (vec!["verify", "uploads_2025-01-31_020000.tar.gz", "--drill", "--wait"], "a drill restores a database"),
+    ] {
+        let ran = app.run_enqueue(&args);
+        assert!(ran.code == Some(1) && ran.out.contains(word), "`{word}`: {ran:?}");
+    }
+    assert!(app.files().iter().all(|f| !f.contains("imported")), "{:?}", app.files());
+}
+
 on_both_flavours!(
+    foreign_files,
     a_drill_proves_an_archive,
     damage_is_found_and_noted,
     a_drill_that_does_not_restore_condemns_the_archive,

@@ -12,6 +12,7 @@ mod content;
 mod exclude;
 pub mod extract;
 mod format;
+pub mod swap;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -37,6 +38,7 @@ use std::{
     io,
     path::{Path, PathBuf},
 };
+pub use swap::WORK_PREFIX;
 use walk::{Step, Walk};
 
 /// Bytes read and written at once, and between two looks at whether to stop.

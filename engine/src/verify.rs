@@ -96,19 +96,48 @@ pub fn database(path: &Path, expected: Option<&Expected>, effort: &Effort, contr
         Some(manifest) if manifest.component != "database" => {
             Err(VerifyError::Component { path: path.to_owned(), component: manifest.component })
         }
-        _ => archive(path, expected, effort, control),
+        manifest => whole(path, expected, effort, control, || Ok(manifest)),
     }
 }
 
-/// Reads the whole file. Progress is in its bytes. Blocks: call it on a thread that may.
-pub fn archive(path: &Path, expected: Option<&Expected>, effort: &Effort, control: &Control) -> Result<Verified, VerifyError> {
+/// Size and SHA-256 of a file, whoever wrote it, and that the catalog says the same. Blocks: call it on a thread that may.
+pub fn hash(path: &Path, expected: Option<&Expected>, control: &Control) -> Result<(u64, String), VerifyError> {
     let io = |action| move |source| ArchiveError::Io { action, path: path.to_owned(), source };
     let file = File::open(path).map_err(io("open"))?;
     let size = file.metadata().map_err(io("read"))?.len();
     if let Some(expected) = expected.filter(|e| e.size != size) {
         return Err(VerifyError::Size { path: path.to_owned(), actual: size, expected: expected.size });
     }
-    let manifest = read_manifest(path)?.ok_or_else(|| VerifyError::Foreign { path: path.to_owned() })?;
+    control.progress.phase(format!("reading {}", path.display()), size);
+    let mut hashed = Hashed::new(file, control);
+    let copied = io::copy(&mut io::BufReader::with_capacity(1 << 20, &mut hashed), &mut io::sink());
+    copied.map_err(|e| if control.cancel.is_cancelled() { VerifyError::Cancelled } else { io("read")(e).into() })?;
+    let sha256 = hex::encode(hashed.hash.finalize());
+    match expected.filter(|e| e.sha256 != sha256) {
+        Some(expected) => Err(VerifyError::Sha256 { path: path.to_owned(), actual: sha256, expected: expected.sha256.clone() }),
+        None => Ok((size, sha256)),
+    }
+}
+
+/// Reads the whole file. Progress is in its bytes. Blocks: call it on a thread that may.
+pub fn archive(path: &Path, expected: Option<&Expected>, effort: &Effort, control: &Control) -> Result<Verified, VerifyError> {
+    whole(path, expected, effort, control, || read_manifest(path))
+}
+
+fn whole(
+    path: &Path,
+    expected: Option<&Expected>,
+    effort: &Effort,
+    control: &Control,
+    manifest: impl FnOnce() -> Result<Option<Manifest>, ArchiveError>,
+) -> Result<Verified, VerifyError> {
+    let io = |action| move |source| ArchiveError::Io { action, path: path.to_owned(), source };
+    let file = File::open(path).map_err(io("open"))?;
+    let size = file.metadata().map_err(io("read"))?.len();
+    if let Some(expected) = expected.filter(|e| e.size != size) {
+        return Err(VerifyError::Size { path: path.to_owned(), actual: size, expected: expected.size });
+    }
+    let manifest = manifest()?.ok_or_else(|| VerifyError::Foreign { path: path.to_owned() })?;
     let is_sql = manifest.component == "database";
     control.progress.phase(format!("verifying {}", path.display()), size);
     let hashed = Arc::new(Mutex::new(Hashed::new(file, control)));

@@ -1,7 +1,7 @@
 //! `enqueue backups`.
 
 use crate::{App, output};
-use jobs::catalog;
+use jobs::{catalog, undo};
 use sqlx::MySqlConnection;
 use std::process::ExitCode;
 
@@ -47,9 +47,21 @@ impl BackupsArgs {
             app.output.table(&["BACKUP", "STATE", "STARTED", "SIZE", "NODE", "LABEL / ARCHIVE"], &rows)?;
         }
         if !app.output.json {
+            let kept = undo::kept(&mut connection).await?;
+            if !kept.is_empty() {
+                app.output.line("\nundo points (what restores replaced, kept for BACKUP_UNDO_HOURS):")?;
+            }
+            for point in kept {
+                app.output.line(format_args!(
+                    "  {}  until {}: `enqueue undo {}`",
+                    point.what,
+                    app.output.time(point.until),
+                    point.job_id
+                ))?;
+            }
             let foreign = foreign(app, &mut connection).await?;
             if !foreign.is_empty() {
-                app.output.line("\nforeign files (unverified; `enqueue restore NAME` takes SQL dumps among them):")?;
+                app.output.line("\nforeign files (unverified; `enqueue restore NAME` takes dumps and tars):")?;
                 for (name, bytes) in foreign {
                     app.output.line(format_args!("  {:>9}  {name}", output::size(bytes)))?;
                 }

@@ -59,15 +59,17 @@ enum Command {
   enqueue backup --components database --label \"before the upgrade\"
   enqueue backup --at '2026-11-25 02:00'             later; prints the job's number at once")]
     Backup(submit::Submit<Backup>),
-    /// Restore a database archive: into the live database, with an undo point, or beside it.
+    /// Restore database and directories, with an undo point: a whole backup, one archive, or one file.
     #[command(after_help = "EXAMPLES
   enqueue restore database_heratio_2026-11-24_020000.sql.gz --dry-run      what it would do
-  enqueue restore 41 --components database --wait                          backup 41; asks for the name to be typed
+  enqueue restore 41 --wait                                                all of backup 41; asks for the name to be typed
+  enqueue restore 41 --components uploads,packages --wait                  some of it
+  enqueue restore 41 --path uploads/r/x/y.tif --wait                       one file
   enqueue restore database_heratio_2026-11-24_020000.sql.gz --into look    beside the live database
   enqueue undo 57                                                          puts back what job 57 replaced
 
-The archive is verified, loaded beside the live database and checked before anything is replaced. What was replaced is
-kept for BACKUP_UNDO_HOURS (24).")]
+Archives are verified, loaded or unpacked beside what is live and checked before anything is replaced. What was replaced
+is kept for BACKUP_UNDO_HOURS (24).")]
     Restore(restore::RestoreArgs),
     /// Put back what a restore replaced.
     Undo(undo::UndoArgs),
@@ -83,6 +85,7 @@ each component, what has no copy off-site yet, files that we did not write, and 
     #[command(after_help = "EXAMPLES
   enqueue verify --drill --wait                      the newest database archive, restored, compared and dropped
   enqueue verify uploads_2026-11-24_020000.tar.gz    size, SHA-256, every byte of its content
+  enqueue verify old-dump.sql --drill                a dump of another program, in the backup directory
   enqueue schedule enable weekly-drill               each Sunday
 
 `enqueue backups --json` and archives.verification say what is proven.")]

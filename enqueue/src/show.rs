@@ -38,14 +38,30 @@ impl ShowArgs {
             State::Available => Some(why_text(app, &job, &waiting::why(&mut connection, &job).await?)),
             _ => None,
         };
-        let cut_over = jobs::cut_over::describe(&mut connection, id).await?;
+        let trees = jobs::trees::describe(&mut connection, id).await?;
+        let mut cut_over = jobs::cut_over::describe(&mut connection, id).await?;
+        if let Some(safety) = jobs::in_place::safety_of(&mut connection, id).await? {
+            let text = match job.state {
+                State::Running => "in place, under way; its safety backup is",
+                State::Completed | State::CompletedWithWarnings => "in place; its safety backup, which brings back what was there, is",
+                _ => "in place: the live database may be incomplete. Next: `enqueue restore` its safety backup with --in-place:",
+            };
+            cut_over = Some(format!("{text} {safety}"));
+        } else if !trees.is_empty() && !jobs::cut_over::exists(&mut connection, id).await? {
+            cut_over = None;
+        }
         if app.output.json {
-            app.output.document(&json!({ "job": job, "waiting": waiting, "attempts": attempts, "log": log, "cut_over": cut_over }))?;
+            app.output.document(
+                &json!({ "job": job, "waiting": waiting, "attempts": attempts, "log": log, "cut_over": cut_over, "trees": trees }),
+            )?;
             return Ok(ExitCode::SUCCESS);
         }
         follow::result(app, &job)?;
         if let Some(cut_over) = cut_over {
             app.output.line(format_args!("  {cut_over}"))?;
+        }
+        for tree in trees {
+            app.output.line(format_args!("  {tree}"))?;
         }
         app.output.line(format_args!("  asked by {} ({}) at {}", job.requested_by, job.requested_from, app.output.time(job.created_at)))?;
         app.output.line(format_args!("  payload {}", job.payload))?;

@@ -9,7 +9,7 @@ use crate::{
 };
 use jobs::{
     queue::NewJob,
-    undo::{Undo, point, undoable},
+    undo::{Undo, points, undoable},
 };
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 pub(crate) struct UndoArgs {
     /// The number of a restore, or of an undo.
     job: u64,
-    /// Do not ask for the schema's name to be typed; for scripts.
+    /// Do not ask for the schema's or component's name to be typed; for scripts.
     #[arg(long)]
     yes: bool,
     /// Cancel running backups that hold the database, instead of waiting for them.
@@ -32,19 +32,20 @@ pub(crate) struct UndoArgs {
 impl UndoArgs {
     pub(crate) async fn run(self, app: &App) -> anyhow::Result<ExitCode> {
         let mut connection = app.connect().await?;
-        let point = undoable(self.job, point(&mut connection, self.job).await?).map_err(Refused)?;
+        let points = undoable(self.job, points(&mut connection, self.job).await?).map_err(Refused)?;
         drop(connection);
+        let (word, places) = points.names();
         if !self.yes {
+            let until = points.until().map_or_else(String::new, |t| app.output.time(t));
             follow::say(format_args!(
-                "puts back what job {} replaced in schema `{}`; what is there now is kept as long (the other was kept until {})",
-                self.job,
-                point.schema,
-                app.output.time(point.until)
+                "puts back what job {} replaced: {places}; what is there now is kept as long (the other was kept until {until})",
+                self.job
             ));
         }
-        confirm(app, &point.schema, self.yes)?;
+        confirm(app, &word, self.yes)?;
         let (by, from) = requester()?;
-        let mut job = NewJob::new(&Undo { job: self.job }, by, from).map_err(Refused)?;
+        let mut job = NewJob::new(&Undo { job: self.job, components: points.components() }, by, from).map_err(Refused)?;
+        job.node = points.node();
         job.preempt = self.preempt;
         submit::made(app, &job, self.wait).await
     }

@@ -15,9 +15,9 @@ use anyhow::anyhow;
 use engine::{
     archive::{ArchiveFile, ArchiveWriter, PartialArchive},
     dump::{self, DumpConfig},
-    files::{self, Exclude, FileSource},
+    files::{self, Exclude, FileSource, WORK_PREFIX},
     manifest::{FORMAT, Manifest},
-    paths,
+    paths, verify,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -113,6 +113,49 @@ impl Job for Backup {
         }
         publish(context, backup.id, made, failed)
     }
+}
+
+/// A backup that another job takes before it does what cannot be undone.
+pub(crate) struct Safety {
+    /// Its number.
+    pub(crate) backup: u64,
+    /// Its one archive.
+    pub(crate) file_name: String,
+}
+
+/// Backs the database up and verifies the archive, within another job. In the catalog when it returns.
+///
+/// Dies before that: as a backup's own job.
+pub(crate) async fn safety(context: &Context, label: &str) -> anyhow::Result<Safety> {
+    let settings = read_settings(context).await?;
+    let directory = paths::ensure_backup_dir(&checked_directory(&context.config, &settings).map_err(give_up)?)?;
+    let attempt = Attempt { job_id: context.job_id, fence: context.fence };
+    let node = &context.config.node;
+    let backup = catalog::begin_backup(&context.pool, attempt, node, Some(label)).await?;
+    let component = Component::Database;
+    let name = component.file_name(&context.config.application.schema, &backup.stamp);
+    let id = catalog::begin_archive(&context.pool, attempt, &backup, component, node, &directory.path, &name).await?;
+    let start = Instant::now();
+    let made = archive(context, component, &directory.path, &name, attempt).await?.publish()?;
+    let seconds = start.elapsed().as_secs_f64();
+    {
+        let (path, control) = (made.path.clone(), context.control.clone());
+        let expected = verify::Expected { size: made.size, sha256: made.sha256.clone() };
+        let effort = context.config.effort;
+        effort.run(move || verify::database(&path, Some(&expected), &effort, &control)).await??;
+    }
+    let mut connection = context.pool.acquire().await?;
+    let mut tx = sqlx::Connection::begin(&mut *connection).await?;
+    catalog::removal::hold(&mut tx, attempt).await?;
+    catalog::complete_archive(&mut tx, id, &made, seconds).await?;
+    sqlx::query("UPDATE archives SET verification = 'hash_verified', verified_at = UTC_TIMESTAMP(6), verified_job_id = ? WHERE id = ?")
+        .bind(context.job_id)
+        .bind(id)
+        .execute(&mut *tx)
+        .await?;
+    catalog::finish_backup(&mut tx, backup.id, State::Completed.as_str(), &made.manifest.warnings).await?;
+    tx.commit().await?;
+    Ok(Safety { backup: backup.id, file_name: name })
 }
 
 /// An archive that is complete on disk under its temporary name.
@@ -315,13 +358,15 @@ async fn directory_archive(
 
 /// Where a file component lies, and what stays out of it: always the backup directory, and of the framework also
 /// what can be rebuilt and the other components.
-fn source(config: &Config, component: Component, backups: &Path) -> anyhow::Result<FileSource> {
+pub(crate) fn source(config: &Config, component: Component, backups: &Path) -> anyhow::Result<FileSource> {
     let path = directories(config)
         .into_iter()
         .find_map(|(c, directory)| (c == component).then_some(directory))
         .unwrap_or_else(|| Err(anyhow!("{component} is not a directory")))?;
     let mut source = FileSource::new(component.as_str(), &path);
     source.excludes.push(Exclude::Directory(backups.to_owned()));
+    // What restores keep to undo them.
+    source.excludes.push(Exclude::Named(WORK_PREFIX.to_owned()));
     if component == Component::Framework {
         source.excludes.extend(files::framework_excludes());
         source.excludes.extend(config.uploads.iter().cloned().map(Exclude::Directory));

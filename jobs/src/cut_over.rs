@@ -810,6 +810,12 @@ async fn say(pool: &MySqlPool, cut_over: &CutOver, ended: &Ended) -> anyhow::Res
     Ok(())
 }
 
+/// Whether a job has begun one.
+pub async fn exists(connection: &mut MySqlConnection, job_id: u64) -> sqlx::Result<bool> {
+    let found: Option<i32> = sqlx::query_scalar("SELECT 1 FROM cut_overs WHERE job_id = ?").bind(job_id).fetch_optional(connection).await?;
+    Ok(found.is_some())
+}
+
 /// How a job's cut-over stands, for people; `None` when it has not got so far.
 pub async fn describe(connection: &mut MySqlConnection, job_id: u64) -> sqlx::Result<Option<String>> {
     let row = sqlx::query(

@@ -47,6 +47,10 @@ pub const RESTORE: [&str; 17] = [
     "cut_over_clean",
 ];
 
+/// The places of a restore of files, in its order.
+pub const FILES: [&str; 7] =
+    ["files_announced", "files_stage", "files_unpacked", "files_ready", "files_swap", "files_swapping", "files_swapped"];
+
 /// Does what the environment says for this place, in debug builds.
 pub async fn hit(name: &str) {
     #[cfg(debug_assertions)]

@@ -289,6 +289,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let known = [
             e.downcast_ref::<engine::archive::ArchiveError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::files::FilesError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::files::extract::ExtractError>().and_then(|e| e.hint()).map(Into::into),
+            e.downcast_ref::<engine::files::swap::SwapError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::paths::PathsError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::server::ServerError>().and_then(|e| e.hint()).map(Into::into),
             e.downcast_ref::<engine::dump::DumpError>().and_then(|e| e.hint()),

@@ -2,6 +2,7 @@
 //!
 //! `engine` does the work and knows no queue; `worker`, `enqueue` and the tests use this crate.
 
+pub mod archive_source;
 pub mod backup;
 pub mod catalog;
 pub mod component;
@@ -10,8 +11,10 @@ pub mod cut_over;
 pub mod delete;
 pub mod exclusive;
 pub mod failpoint;
+pub mod file_plan;
 pub mod health;
 pub mod hooks;
+pub mod in_place;
 pub mod job;
 pub mod made_schemas;
 pub mod migrate;
@@ -27,6 +30,7 @@ pub mod settings;
 pub mod state;
 #[cfg(any(debug_assertions, feature = "test-kinds"))]
 pub mod test_kinds;
+pub mod trees;
 pub mod undo;
 pub mod units;
 pub mod verify;

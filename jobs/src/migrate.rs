@@ -23,6 +23,7 @@ pub const MIGRATIONS: &[(u32, &str, &str)] = &[
     (9, "checksums", include_str!("../../migrations/0009_checksums.sql")),
     (10, "cut_overs", include_str!("../../migrations/0010_cut_overs.sql")),
     (11, "retention", include_str!("../../migrations/0011_retention.sql")),
+    (12, "tree_swaps", include_str!("../../migrations/0012_tree_swaps.sql")),
 ];
 
 /// Views and procedures, which are replaced as a whole.

@@ -10,7 +10,7 @@ use crate::{
     queue::NewJob,
     retention::{Decision, Rules, decide},
     settings::Settings,
-    undo,
+    trees, undo,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,7 @@ impl Job for Prune {
         let removed = removal::remove_files(&context.pool, node, context.job_id).await?;
         // What restores replaced, and its time is over.
         let undo_schemas = undo::drop_expired(&context.pool, &context.config).await?;
+        let undo_directories = trees::drop_expired(&context.pool, node).await?;
         let warnings = warnings(&removed);
         warnings.iter().for_each(|w| context.log.warn(w.clone()));
         // Of equal jobs that wait one is made, so a node that is gone for long does not get one per backup.
@@ -73,6 +74,7 @@ impl Job for Prune {
             "plan": plan,
             "removed": removed.iter().map(|(archive, outcome)| json!({ "archive": archive.file_name, "size": archive.size, "result": outcome })).collect::<Vec<_>>(),
             "undo_schemas": undo_schemas,
+            "undo_directories": undo_directories,
             "warnings": warnings,
         });
         Ok(Done { follow_ups, ..Done::with_warnings(result, &warnings) })

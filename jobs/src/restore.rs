@@ -1,22 +1,29 @@
-//! The kind `restore`: loads a database archive beside the live database, checks it, and only then replaces the live one.
+//! The kind `restore`: loads and unpacks archives beside what is live, checks them, and only then replaces it.
 //!
-//! 1. The plan is drawn again: the archive is verified, and the evidence must be what the confirmed plan was made of.
-//! 2. The archive is loaded into a staging schema over several connections. Dies here: the live database is as it was, and the
+//! 1. The plan is drawn again: the archives are verified, and the evidence must be what the confirmed plan was made of.
+//!    Archives of files are unpacked beside the live directories ([`crate::trees`]), before anything of the database is replaced.
+//! 2. The database archive is loaded into a staging schema over several connections. Dies here: the live database is as it was, and the
 //!    staging schema, announced before it was made, is swept.
 //! 3. Tables, row counts and checksums are compared with the manifest.
 //! 4. [`crate::cut_over`] replaces the live schema, journaled. Dies there: the next worker finishes or reverts it.
-//! 5. The final transaction ends the journal, notes until when it can be undone, and enqueues a backup.
+//! 5. The directories change places ([`crate::trees`]).
+//! 6. The final transaction ends the journals, notes until when it can be undone, and enqueues a backup of the database.
+//!
+//! In place there is no staging: see [`crate::in_place`].
 
 use crate::{
     component::Component,
     cut_over::{self, Facts, Kind, NewCutOver, State as CutOverState},
     exclusive::{Exclusive, recorded},
-    failpoint, hooks,
-    job::{Context, Done, Field, Job, Policy, Shape, explain, give_up},
+    failpoint, hooks, in_place,
+    job::{CatalogWrites, Context, Done, Field, Job, Policy, Shape, explain, give_up},
     made_schemas::{self, Purpose},
-    restore_plan::{self, Plan, RestorePlan, TRANSIENT},
+    restore_plan::{self, DatabasePlan, Plan, RestorePlan, TRANSIENT},
+    state::State,
+    trees::{self, Tree},
 };
 use anyhow::{Context as _, anyhow, ensure};
+use chrono::{DateTime, Utc};
 use engine::{
     checksum::{self, TableSum},
     control::Control,
@@ -29,7 +36,7 @@ use engine::{
     stored_code,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection};
 use std::{
     collections::BTreeSet,
@@ -38,15 +45,27 @@ use std::{
     time::Instant,
 };
 
-/// Restores a database archive as a confirmed plan says.
+/// Restores one archive, or several of one backup, as a confirmed plan says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restore {
-    /// The archive's file name, or its path on the job's node.
+    /// The archive's file name, its path on the job's node, or a backup's number.
     pub archive: String,
+    /// What is restored, as the plan says; none: the database. The job takes them for itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<Component>,
+    /// One file of a file archive, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Restores beside the live database, into this schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<String>,
+    /// Loads into the live database itself.
+    #[serde(default)]
+    pub in_place: bool,
+    /// Of the framework, `.env` too.
+    #[serde(default)]
+    pub with_env: bool,
     /// Empties Laravel's jobs, sessions and cache.
     #[serde(default)]
     pub clear_transient: bool,
@@ -61,23 +80,36 @@ pub struct Restore {
 
 impl Restore {
     fn request(&self) -> RestorePlan {
-        RestorePlan { archive: self.archive.clone(), into: self.into.clone(), clear_transient: self.clear_transient, relink: self.relink }
+        RestorePlan {
+            archive: self.archive.clone(),
+            components: self.components.clone(),
+            path: self.path.clone(),
+            into: self.into.clone(),
+            in_place: self.in_place,
+            with_env: self.with_env,
+            clear_transient: self.clear_transient,
+            relink: self.relink,
+        }
     }
 
-    /// What applies a plan.
+    /// What applies a plan; the request's components are the plan's.
     pub fn of(plan: u64, evidence: &str, request: RestorePlan) -> Self {
-        let RestorePlan { archive, into, clear_transient, relink } = request;
-        Self { archive, into, clear_transient, relink, plan, evidence: evidence.to_owned() }
+        let RestorePlan { archive, components, path, into, in_place, with_env, clear_transient, relink } = request;
+        Self { archive, components, path, into, in_place, with_env, clear_transient, relink, plan, evidence: evidence.to_owned() }
     }
 }
 
 impl Job for Restore {
     const KIND: &'static str = "restore";
-    const DESCRIPTION: &'static str = "Replaces the live database by an archive, or restores beside it";
+    const DESCRIPTION: &'static str = "Replaces the live database or directories by archives, or restores beside them";
     const POLICY: Policy = Policy::at_most_once();
     const FIELDS: &'static [Field] = &[
         Field::required("archive", Shape::Archive),
+        Field::optional("components", Shape::Components),
+        Field::optional("path", Shape::Text),
         Field::optional("into", Shape::Text),
+        Field::optional("in_place", Shape::Boolean),
+        Field::optional("with_env", Shape::Boolean),
         Field::optional("clear_transient", Shape::Boolean),
         Field::optional("relink", Shape::Boolean),
         Field::required("plan", Shape::Integer),
@@ -86,7 +118,7 @@ impl Job for Restore {
     const RESOURCES: &'static [Component] = &[Component::Database];
 
     fn resources(&self) -> Vec<Component> {
-        vec![Component::Database]
+        if self.components.is_empty() { vec![Component::Database] } else { in_order(&self.components) }
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -97,22 +129,168 @@ impl Job for Restore {
     }
 
     async fn run(&self, context: &Context) -> anyhow::Result<Done> {
-        let plan = restore_plan::draw(context, &self.request()).await?;
+        let plan = restore_plan::draw(context, &self.request(), true).await?;
         failpoint::hit("restore_verify").await;
         if !plan.refusals.is_empty() {
             return Err(give_up(anyhow!("{}", plan.refusals.join("; "))));
         }
         if plan.evidence != self.evidence {
             return Err(give_up(anyhow!(
-                "the archive, the server or the live database is not what plan {} saw; nothing was changed. Next: make a new plan",
+                "the archive, the server or what is live is not what plan {} saw; nothing was changed. Next: make a new plan",
                 self.plan
             )));
         }
-        ensure_live_exists(context, &plan).await?;
+        if plan.components != self.resources() {
+            let needs = plan.components.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(give_up(anyhow!(
+                "the job is about {needs}, and has not taken that for itself. Next: name them in its `components`"
+            )));
+        }
+        let mut trees = Vec::new();
+        for part in &plan.files {
+            match trees::stage(context, part).await {
+                Ok(tree) => trees.push(tree),
+                Err(error) => {
+                    give_back(context, trees).await;
+                    return Err(error.context(part.component.to_string()));
+                }
+            }
+        }
+        let database = match &plan.database {
+            None => None,
+            Some(database) => {
+                let done = if self.in_place {
+                    in_place::run(context, database, self.clear_transient).await
+                } else {
+                    self.beside(context, database).await
+                };
+                match done {
+                    Ok(done) => Some(done),
+                    Err(error) => {
+                        give_back(context, trees).await;
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let replaced = replace_trees(context, trees).await?;
+        self.done(context, &plan, database, replaced).await
+    }
+}
+
+/// Each once, the database first.
+pub(crate) fn in_order(components: &[Component]) -> Vec<Component> {
+    Component::ALL.into_iter().filter(|c| components.contains(c)).collect()
+}
+
+/// What was unpacked goes, unless the job was told to stop: then whoever takes over sweeps it.
+async fn give_back(context: &Context, trees: Vec<Tree>) {
+    if !context.control.cancel.is_cancelled() {
+        trees::give_back(context, trees).await;
+    }
+}
+
+/// A directory that has changed places, or not.
+pub(crate) struct ReplacedTree {
+    pub(crate) id: u64,
+    pub(crate) undoes: Option<u64>,
+    pub(crate) outcome: Value,
+    pub(crate) problem: Option<String>,
+}
+
+/// All staged trees change places with what is live. One that does not is put back, and does not keep the others from it.
+pub(crate) async fn replace_trees(context: &Context, staged: Vec<Tree>) -> anyhow::Result<Vec<ReplacedTree>> {
+    let mut replaced = Vec::new();
+    for mut tree in staged {
+        let ended = trees::swap(context, &mut tree).await?;
+        let left_out: Vec<String> = tree.left_out.iter().map(ToString::to_string).collect();
+        replaced.push(ReplacedTree {
+            id: tree.id,
+            undoes: tree.facts.undoes,
+            outcome: json!({
+                "component": tree.component,
+                "outcome": if ended.done { "restored" } else { "as it was" },
+                "from": tree.facts.from,
+                "directory": tree.root,
+                "files": tree.contents.files,
+                "bytes": tree.contents.bytes,
+                "not_owned": tree.contents.not_owned,
+                "left_out": left_out,
+                "swap_seconds": ended.seconds,
+                "kept_in": ended.done.then_some(&tree.work),
+                "error": ended.error,
+            }),
+            problem: ended.error.map(|e| format!("{}: {e}", tree.component)),
+        });
+        if !ended.done {
+            trees::give_back(context, vec![tree]).await;
+        }
+    }
+    Ok(replaced)
+}
+
+/// What came of the database's part.
+pub(crate) struct DatabaseDone {
+    pub(crate) result: Value,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) writes: Option<CatalogWrites>,
+    /// Whether the chain of binary logs ends here.
+    pub(crate) live: bool,
+}
+
+impl Restore {
+    /// One result of all components.
+    async fn done(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        database: Option<DatabaseDone>,
+        replaced: Vec<ReplacedTree>,
+    ) -> anyhow::Result<Done> {
+        let until = cut_over::until(&context.pool, context.config.restore.undo_hours).await?;
+        let mut outcomes = serde_json::Map::new();
+        let (mut result, mut warnings, mut writes, mut live) = (json!({ "archive": self.archive }), plan.warnings.clone(), None, false);
+        if let Some(database) = database {
+            outcomes.insert("database".into(), json!("restored"));
+            (result, writes, live) = (database.result, database.writes, database.live);
+            warnings.extend(database.warnings);
+        }
+        for tree in &replaced {
+            outcomes.insert(tree.outcome["component"].as_str().unwrap_or_default().into(), tree.outcome["outcome"].clone());
+            let not_owned = tree.outcome["not_owned"].as_u64().unwrap_or(0);
+            if not_owned > 0 {
+                warnings.push(format!("{}: the owner of {not_owned} files and directories could not be set", tree.outcome["component"]));
+            }
+        }
+        let problems: Vec<String> = replaced.iter().filter_map(|t| t.problem.clone()).collect();
+        let any = replaced.iter().any(|t| t.problem.is_none());
+        result["plan"] = json!(self.plan);
+        result["components"] = json!(outcomes);
+        result["trees"] = replaced.iter().map(|t| t.outcome.clone()).collect();
+        if any && result["undo"].is_null() {
+            result["undo"] = json!({ "job": context.job_id, "until": until });
+        }
+        result["warnings"] = json!(warnings);
+        result["errors"] = json!(problems);
+        let mut done = Done::with_warnings(result, &warnings);
+        if !problems.is_empty() {
+            done.state = State::Failed;
+            done.error = Some(problems.join("; "));
+        }
+        if live {
+            done.follow_ups.push(cut_over::follow_up(context.job_id, Self::KIND).map_err(|e| anyhow!(e))?);
+        }
+        done.writes = Some(settling(writes, &replaced, until));
+        Ok(done)
+    }
+
+    /// The database, loaded into a schema of its own first.
+    async fn beside(&self, context: &Context, plan: &DatabasePlan) -> anyhow::Result<DatabaseDone> {
+        ensure_live_exists(context, plan).await?;
         let stage = Purpose::Stage.schema(&context.config, context.job_id);
         let undo = Purpose::Undo.schema(&context.config, context.job_id);
         let places = Places { live: plan.target.clone(), stage, undo };
-        let done = self.restore(context, &plan, &places).await;
+        let done = self.restore(context, plan, &places).await;
         let open: Option<i32> =
             sqlx::query_scalar("SELECT 1 FROM cut_overs WHERE job_id = ?").bind(context.job_id).fetch_optional(&context.pool).await?;
         // From the journal on, whoever ends it cleans up. What is not removed here is swept.
@@ -128,8 +306,26 @@ impl Job for Restore {
     }
 }
 
+/// What ends all journals, for a job's final transaction.
+pub(crate) fn settling(database: Option<CatalogWrites>, replaced: &[ReplacedTree], until: DateTime<Utc>) -> CatalogWrites {
+    let database = database.map(Arc::new);
+    let trees: Arc<Vec<(u64, Option<u64>)>> = Arc::new(replaced.iter().filter(|t| t.problem.is_none()).map(|t| (t.id, t.undoes)).collect());
+    Box::new(move |connection| {
+        let (database, trees) = (database.clone(), trees.clone());
+        Box::pin(async move {
+            if let Some(writes) = &database {
+                writes(connection).await?;
+            }
+            for (id, undoes) in trees.iter() {
+                trees::settle(connection, *id, *undoes, until).await?;
+            }
+            Ok(())
+        })
+    })
+}
+
 /// A live database that was dropped is made again, empty: the job's lock and sessions are in it.
-async fn ensure_live_exists(context: &Context, plan: &Plan) -> anyhow::Result<()> {
+pub(crate) async fn ensure_live_exists(context: &Context, plan: &DatabasePlan) -> anyhow::Result<()> {
     let application = &context.config.application;
     let mut connection = application.connect_without_schema().await.context("application database")?;
     if plan.live && !engine::cut_over::schema_exists(&mut connection, &application.schema).await? {
@@ -140,7 +336,7 @@ async fn ensure_live_exists(context: &Context, plan: &Plan) -> anyhow::Result<()
 }
 
 impl Restore {
-    async fn restore(&self, context: &Context, plan: &Plan, places: &Places) -> anyhow::Result<Done> {
+    async fn restore(&self, context: &Context, plan: &DatabasePlan, places: &Places) -> anyhow::Result<DatabaseDone> {
         let start = Instant::now();
         let config = &context.config;
         let manifest = &plan.verified.manifest;
@@ -214,33 +410,31 @@ impl Restore {
             return Err(give_up(anyhow!("{}. `{}` is as it was before", ended.problems.join("; "), places.live)));
         }
         let until = cut_over::until(&context.pool, config.restore.undo_hours).await?;
-        let mut warnings = plan.warnings.clone();
-        warnings.extend(ended.problems.iter().cloned());
+        let warnings = ended.problems.clone();
         let result = json!({
-            "archive": self.archive,
+            "archive": plan.archive,
             "schema": places.live,
             "tables": loaded.tables,
             "rows": rows,
-            "plan": self.plan,
             "load_seconds": round(loading_seconds),
             "cut_over_seconds": ended.seconds,
             "replaced_tables": replaced.moved,
             "moved_aside": replaced.aside,
             "cleared": cleared,
-            "kept": kept.then_some("the settings of the group `backup` are as they were"),
+            "kept": kept.then_some(KEPT_SETTINGS),
             "unknown_definers": plan.definers,
             "undo": (replaced.moved > 0).then(|| json!({ "job": context.job_id, "schema": places.undo, "until": until })),
-            "next": plan.live.then_some("a backup of the restored database is enqueued; until it has completed, there is none that can be followed by binary logs"),
-            "warnings": warnings,
+            "next": plan.live.then_some(NEXT),
         });
-        let mut done = Done::with_warnings(result, &warnings);
-        if plan.live {
-            done.follow_ups.push(cut_over::follow_up(context.job_id, Self::KIND).map_err(|e| anyhow!(e))?);
-        }
-        done.writes = Some(cut_over::settling(cut_over, ended, until));
-        Ok(done)
+        Ok(DatabaseDone { result, warnings, writes: Some(cut_over::settling(cut_over, ended, until)), live: plan.live })
     }
 }
+
+/// What a person may wonder at.
+pub(crate) const KEPT_SETTINGS: &str = "the settings of the group `backup` are as they were";
+/// What comes after a live database was replaced.
+pub(crate) const NEXT: &str =
+    "a backup of the restored database is enqueued; until it has completed, there is none that can be followed by binary logs";
 
 struct Replaced {
     moved: usize,
@@ -270,7 +464,7 @@ pub(crate) async fn replace(
     Ok((cut_over, ended))
 }
 
-fn round(seconds: f64) -> f64 {
+pub(crate) fn round(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
 
@@ -385,7 +579,7 @@ async fn check_table(connection: &mut MySqlConnection, schema: &str, table: &Sec
 }
 
 /// Empties the tables whose rows would act again. Returns those that there are.
-async fn clear_transient(connection: &mut MySqlConnection, stage: &str) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn clear_transient(connection: &mut MySqlConnection, stage: &str) -> anyhow::Result<Vec<String>> {
     let there = engine::cut_over::tables(connection, stage).await?;
     let mut cleared = Vec::new();
     for table in TRANSIENT.iter().filter(|t| there.contains(**t)) {

@@ -1,13 +1,15 @@
-//! The kind `restore_plan`: what a restore of a database archive would do, from evidence, changing nothing.
+//! The kind `restore_plan`: what a restore would do, from evidence, changing nothing.
 //!
-//! [`draw`] is all of it; `restore` draws the plan again and goes on only if the evidence is the same.
+//! [`draw`] is all of it; `restore` draws the plan again and goes on only if the evidence is the same. The part on files is in
+//! [`crate::file_plan`].
 
 use crate::{
-    backup::checked_directory,
+    archive_source::{Source, backup_directory, sources},
     catalog::Attempt,
+    component::Component,
     config::Config,
+    file_plan::{self, FilePlan},
     job::{Context, Done, Field, Job, Policy, Shape, Tell, give_up},
-    settings::Settings,
     state::State,
     units::size,
 };
@@ -41,11 +43,23 @@ pub const TRANSIENT: [&str; 5] = ["cache", "cache_locks", "job_batches", "jobs",
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestorePlan {
-    /// The archive's file name, or its path on the job's node.
+    /// The archive's file name, its path on the job's node, or a backup's number.
     pub archive: String,
+    /// Which components of a backup; with commas between. None: all that it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "with_commas")]
+    pub components: Vec<Component>,
+    /// One file of a file archive, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Restores beside the live database, into this schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<String>,
+    /// Loads into the live database itself, for servers without room for two.
+    #[serde(default)]
+    pub in_place: bool,
+    /// Of the framework, `.env` too.
+    #[serde(default)]
+    pub with_env: bool,
     /// Empties Laravel's jobs, sessions and cache.
     #[serde(default)]
     pub clear_transient: bool,
@@ -54,13 +68,32 @@ pub struct RestorePlan {
     pub relink: bool,
 }
 
+/// A list of components as one text: unlike those of other kinds, a plan does not take them for itself.
+mod with_commas {
+    use crate::component::Component;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(list: &[Component], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Component>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.split(',').filter(|w| !w.trim().is_empty()).map(|word| word.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
 impl Job for RestorePlan {
     const KIND: &'static str = "restore_plan";
-    const DESCRIPTION: &'static str = "Shows what a restore of a database archive would do, and changes nothing";
+    const DESCRIPTION: &'static str = "Shows what a restore would do, and changes nothing";
     const POLICY: Policy = Policy { max_attempts: 2, priority: 10, notify: Tell::Never, ..Policy::repeatable() };
     const FIELDS: &'static [Field] = &[
         Field::required("archive", Shape::Archive),
+        Field::optional("components", Shape::Text),
+        Field::optional("path", Shape::Text),
         Field::optional("into", Shape::Text),
+        Field::optional("in_place", Shape::Boolean),
+        Field::optional("with_env", Shape::Boolean),
         Field::optional("clear_transient", Shape::Boolean),
         Field::optional("relink", Shape::Boolean),
     ];
@@ -68,6 +101,17 @@ impl Job for RestorePlan {
     fn validate(&self) -> Result<(), String> {
         if self.archive.trim().is_empty() {
             return Err("archive: name one; `enqueue backups` lists them".into());
+        }
+        if let Some(path) = &self.path {
+            if path.trim_matches('/').is_empty() || path.contains('\0') {
+                return Err("path: name one file, such as uploads/r/x/y.tif".into());
+            }
+            if self.into.is_some() || self.in_place || self.clear_transient || self.relink {
+                return Err("path: one file is restored, so into, in_place, clear_transient and relink make no sense with it".into());
+            }
+        }
+        if self.in_place && (self.into.is_some() || self.relink) {
+            return Err("in_place: not together with into or relink".into());
         }
         match &self.into {
             Some(into) if into.is_empty() || into.chars().count() > 64 || into.chars().any(char::is_control) || into.ends_with(' ') => {
@@ -79,7 +123,7 @@ impl Job for RestorePlan {
     }
 
     async fn run(&self, context: &Context) -> anyhow::Result<Done> {
-        let plan = draw(context, self).await?;
+        let plan = draw(context, self, false).await?;
         let result = plan.result();
         if plan.refusals.is_empty() {
             return Ok(Done::completed(result));
@@ -90,89 +134,133 @@ impl Job for RestorePlan {
 
 /// A plan, and what it was made of.
 pub struct Plan {
+    /// What it is about, the database first.
+    pub components: Vec<Component>,
     /// Of everything that must not change until it is applied, hex.
     pub evidence: String,
-    /// Where the archive is read.
-    pub path: PathBuf,
-    /// Keeps it there, if another program wrote the dump.
-    pub imported: Option<Imported>,
-    /// What it is.
-    pub verified: Verified,
-    /// The schema that will hold it.
-    pub target: String,
-    /// Whether that is the live database.
-    pub live: bool,
-    /// Foreign keys of other schemas to be made again.
-    pub relink: Vec<ForeignKey>,
+    /// The database's part.
+    pub database: Option<DatabasePlan>,
+    /// The others', in the order of [`Component::ALL`].
+    pub files: Vec<FilePlan>,
     /// Why it must not be applied.
     pub refusals: Vec<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
-    /// Definers that the server does not know.
-    pub definers: Vec<String>,
-    facts: Value,
+    /// What is typed to confirm it.
+    pub confirm: String,
 }
 
 impl Plan {
     /// As the job's result.
     pub fn result(&self) -> Value {
-        let mut result = self.facts.clone();
+        let mut result = self.database.as_ref().map_or_else(|| json!({}), |d| d.facts.clone());
+        result["components"] = json!(self.components);
+        result["trees"] = self.files.iter().map(|f| f.facts.clone()).collect();
+        result["confirm"] = json!(self.confirm);
         result["evidence"] = json!(self.evidence);
         result["refusals"] = json!(self.refusals);
         result["warnings"] = json!(self.warnings);
         result["refused"] = json!(!self.refusals.is_empty());
         result
     }
-
-    /// What the archive says of the dump.
-    pub fn database(&self) -> DatabaseFacts {
-        self.verified.manifest.database.clone().unwrap_or_default()
-    }
 }
 
-/// Where the archive is, and what the catalog knows of it.
-async fn locate(context: &Context, archive: &str) -> anyhow::Result<(PathBuf, Option<Expected>)> {
-    let row: Option<(String, String, u64, String)> =
-        sqlx::query_as("SELECT node, directory, size, sha256 FROM archives WHERE file_name = ? AND state = 'complete'")
-            .bind(archive)
-            .fetch_optional(&context.pool)
-            .await?;
-    if let Some((node, directory, size, sha256)) = row {
-        if node != context.config.node {
-            return Err(give_up(anyhow!(
-                "{archive} lies on node `{node}`, and this is `{}`. Next: leave --node out, or name that node",
-                context.config.node
-            )));
+/// The database's part of a plan.
+pub struct DatabasePlan {
+    /// Where the archive is read.
+    pub path: PathBuf,
+    /// Keeps it there, if another program wrote the dump.
+    pub imported: Option<Imported>,
+    /// What it is.
+    pub verified: Verified,
+    /// The archive's name.
+    pub archive: String,
+    /// The schema that will hold it.
+    pub target: String,
+    /// Whether that is the live database.
+    pub live: bool,
+    /// Foreign keys of other schemas to be made again.
+    pub relink: Vec<ForeignKey>,
+    /// Definers that the server does not know.
+    pub definers: Vec<String>,
+    refusals: Vec<String>,
+    warnings: Vec<String>,
+    evidence: Value,
+    facts: Value,
+}
+
+/// Verifies the archives and looks at what they would replace. An error: no plan can be made; what must not be done is in
+/// `refusals`.
+///
+/// `again`: for a plan that was confirmed, which has read every member of file archives.
+pub async fn draw(context: &Context, request: &RestorePlan, again: bool) -> anyhow::Result<Plan> {
+    let sources = sources(context, request).await?;
+    let components: Vec<Component> = sources.iter().map(|s| s.component).collect();
+    let mut refusals = misfits(request, &components);
+    let (mut database, mut files) = (None, Vec::new());
+    let fits = refusals.is_empty();
+    for source in sources.iter().filter(|_| fits) {
+        if source.component == Component::Database {
+            database = Some(draw_database(context, request, source).await?);
+            continue;
         }
-        return Ok((Path::new(&directory).join(archive), Some(Expected { size, sha256 })));
+        match file_plan::draw(context, request, source, again).await {
+            Ok(plan) => files.push(plan),
+            // A good plan knows what must not be done.
+            Err(error) => refusals.push(file_plan::refusal(&error).ok_or(error)?),
+        }
     }
-    let path = Path::new(archive);
-    if path.is_absolute() {
-        return Ok((path.to_owned(), None));
+    let mut warnings = Vec::new();
+    let mut parts = Vec::new();
+    if let Some(plan) = &mut database {
+        refusals.append(&mut plan.refusals);
+        warnings.append(&mut plan.warnings);
+        parts.push(plan.evidence.clone());
     }
-    if archive.contains('/') {
-        return Err(give_up(anyhow!("{archive}: write an absolute path, or the name of an archive that `enqueue backups` lists")));
+    for plan in &mut files {
+        refusals.append(&mut plan.refusals);
+        warnings.append(&mut plan.warnings);
+        parts.push(plan.evidence.clone());
     }
-    let mut application = context.config.application.connect_without_schema().await.context("application database")?;
-    let mut control = context.pool.acquire().await?;
-    let settings = settings(&context.config, &mut application, &mut control).await?;
-    let path = checked_directory(&context.config, &settings).map_err(give_up)?.join(archive);
-    if !path.exists() {
-        return Err(give_up(anyhow!(
-            "there is no archive `{archive}`, neither in the catalog nor as {}. Next: `enqueue backups` lists them",
-            path.display()
-        )));
-    }
-    Ok((path, None))
+    refusals.extend(file_plan::short_of_space(&files));
+    let confirm = match &database {
+        Some(plan) => plan.target.clone(),
+        None if request.archive.parse::<u64>().is_ok() => request.archive.clone(),
+        None => sources.first().map(|s| s.name.clone()).unwrap_or_default(),
+    };
+    let request = RestorePlan { components: components.clone(), ..request.clone() };
+    let evidence = json!({ "request": request, "parts": parts });
+    let evidence = hex::encode(Sha256::digest(evidence.to_string()));
+    Ok(Plan { components, evidence, database, files, refusals, warnings, confirm })
 }
 
-/// The settings, also when the live schema does not exist: then those of the control schema.
-async fn settings(config: &Config, application: &mut MySqlConnection, control: &mut MySqlConnection) -> anyhow::Result<Settings> {
-    if cut_over::schema_exists(application, &config.application.schema).await? {
-        let mut application = config.application.connect().await.context("application database")?;
-        return Ok(Settings::read(&mut application, control).await?);
+/// Options that do not go with what is restored.
+fn misfits(request: &RestorePlan, components: &[Component]) -> Vec<String> {
+    let list = components.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut refusals = Vec::new();
+    let has_database = components.contains(&Component::Database);
+    for (option, given) in [
+        ("--into", request.into.is_some()),
+        ("--in-place", request.in_place),
+        ("--clear-transient", request.clear_transient),
+        ("--relink", request.relink),
+    ] {
+        if given && !has_database {
+            refusals.push(format!("{option} is about the database, and this is {list}. Next: leave it out"));
+        }
     }
-    Ok(Settings::read_control(control).await?)
+    if request.with_env && !components.contains(&Component::Framework) {
+        refusals.push(format!("--with-env is about the framework, and this is {list}. Next: leave it out"));
+    }
+    if request.into.is_some() && components.len() > 1 {
+        refusals.push(format!("--into restores the database beside the live one, and this is {list}. Next: add --components database"));
+    }
+    if request.path.is_some() && (has_database || components.len() != 1) {
+        refusals.push(format!(
+            "--path takes one file of one component, and this is {list}. Next: name the archive that has it, or --components"
+        ));
+    }
+    refusals
 }
 
 /// A verified archive, and where it is read.
@@ -195,23 +283,23 @@ async fn read(context: &Context, path: &Path, expected: Option<Expected>) -> any
         Err(VerifyError::Foreign { .. }) => {}
         Err(error) => return Err(give_up(error)),
     }
-    let mut application = context.config.application.connect_without_schema().await.context("application database")?;
-    let mut control = context.pool.acquire().await?;
-    let settings = settings(&context.config, &mut application, &mut control).await?;
-    drop(control);
-    let scratch = paths::ensure_backup_dir(&checked_directory(&context.config, &settings).map_err(give_up)?)?.path;
-    let (path, control, threads) = (path.to_owned(), context.control.clone(), context.config.effort.threads);
-    let tag = Attempt { job_id: context.job_id, fence: context.fence }.tag();
-    let imported =
-        tokio::task::spawn_blocking(move || foreign::import(&path, &scratch, &tag, threads, &control)).await?.map_err(give_up)?;
+    let imported = import(context, path).await?;
     Ok(Read { verified: imported.verified.clone(), path: imported.path(), imported: Some(imported) })
 }
 
-/// Verifies the archive and looks at the server. An error: no plan can be made; what must not be done is in `refusals`.
-pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Plan> {
+/// An archive of ours of a dump that another program wrote; it has no name, and goes with its value.
+pub(crate) async fn import(context: &Context, path: &Path) -> anyhow::Result<Imported> {
+    let scratch = paths::ensure_backup_dir(&backup_directory(context).await?)?.path;
+    let (path, control, threads) = (path.to_owned(), context.control.clone(), context.config.effort.threads);
+    let tag = Attempt { job_id: context.job_id, fence: context.fence }.tag();
+    tokio::task::spawn_blocking(move || foreign::import(&path, &scratch, &tag, threads, &control)).await?.map_err(give_up)
+}
+
+/// Verifies the archive and looks at the server.
+async fn draw_database(context: &Context, request: &RestorePlan, from: &Source) -> anyhow::Result<DatabasePlan> {
     let config = &context.config;
-    let (path, expected) = locate(context, &request.archive).await?;
-    let Read { verified, path: readable, imported } = read(context, &path, expected).await?;
+    let path = from.path.clone();
+    let Read { verified, path: readable, imported } = read(context, &path, from.expected.clone()).await?;
     context.control.progress.phase("looking at the server", 0);
     let manifest = &verified.manifest;
     let database = manifest.database.clone().ok_or_else(|| give_up(anyhow!("the archive's manifest has no facts about a database")))?;
@@ -224,13 +312,15 @@ pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Pl
 
     look.fitness(request, &database).await?;
     look.privileges(live).await?;
-    look.space(manifest).await;
+    if !request.in_place {
+        look.space(manifest).await;
+    }
     let there = look.tables().await?;
     let code = if there.exists { stored_code::list(look.connection, &target).await? } else { Vec::new() };
     let mut relink = Vec::new();
     let mut elsewhere = Vec::new();
     if live {
-        relink = look.foreign_keys(request.relink).await?;
+        relink = look.foreign_keys(request).await?;
         elsewhere = cut_over::code_elsewhere(look.connection, &target).await?;
         if !elsewhere.is_empty() {
             look.warnings.push(format!("these name `{target}` and will see the restored tables: {}", elsewhere.join(", ")));
@@ -270,7 +360,6 @@ pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Pl
     let warnings = std::mem::take(&mut look.warnings);
     let refusals = std::mem::take(&mut look.refusals);
     let evidence = json!({
-        "request": request,
         "archive": { "size": verified.size, "sha256": verified.sha256 },
         "server": [server.flavour.to_string(), server.server_uuid.clone().unwrap_or_default(), server.server_id.to_string()],
         "target": target,
@@ -279,7 +368,7 @@ pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Pl
         "foreign_keys": relink,
     });
     let facts = json!({
-        "archive": request.archive,
+        "archive": from.name,
         "path": path,
         "foreign": imported.is_some(),
         "size": verified.size,
@@ -302,19 +391,24 @@ pub async fn draw(context: &Context, request: &RestorePlan) -> anyhow::Result<Pl
         "transient": transient,
         "clear_transient": request.clear_transient,
         "window": window,
-        "undo_hours": live.then_some(config.restore.undo_hours),
+        "in_place": request.in_place,
+        "atomic": (request.in_place).then_some(
+            "in place: what is live is dropped and loaded anew, so it is incomplete until that is over, and stays so if it fails; a verified safety backup is taken first, and restoring that is the way back",
+        ),
+        "undo_hours": (live && !request.in_place).then_some(config.restore.undo_hours),
         "keeps": live.then_some("the settings of the group `backup` stay as they are"),
     });
-    Ok(Plan {
-        evidence: hex::encode(Sha256::digest(evidence.to_string())),
+    Ok(DatabasePlan {
         path: readable,
         imported,
+        archive: from.name.clone(),
         target,
         live,
         relink,
         refusals,
         warnings,
         definers,
+        evidence,
         facts,
         verified,
     })
@@ -406,11 +500,15 @@ impl Look<'_> {
         Ok(There { exists, names, bytes: bytes.unwrap_or(0) })
     }
 
-    async fn foreign_keys(&mut self, relink: bool) -> anyhow::Result<Vec<ForeignKey>> {
+    async fn foreign_keys(&mut self, request: &RestorePlan) -> anyhow::Result<Vec<ForeignKey>> {
         let found = cut_over::foreign_keys_from_elsewhere(self.connection, self.target).await?;
         let list = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        match (found.is_empty(), relink) {
+        match (found.is_empty(), request.relink) {
             (true, _) => {}
+            _ if request.in_place => self.refusals.push(format!(
+                "foreign keys of other schemas refer to `{}`, whose tables --in-place drops: {list}. Next: drop those keys first, or restore without --in-place, with --relink",
+                self.target
+            )),
             (_, true) => self.warnings.push(format!("these foreign keys are dropped and made again on the restored tables: {list}")),
             (_, false) => self.refusals.push(format!(
                 "foreign keys of other schemas refer to `{}` and would stay with the replaced tables: {list}. Next: --relink makes them again on the restored ones",

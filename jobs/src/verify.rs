@@ -6,22 +6,27 @@
 //! the account may do that. Dies in the middle: the scratch schema, announced before it was made, is swept.
 
 use crate::{
+    archive_source::{component_of_tar, unlisted_path},
+    component::Component,
     config::Config,
     failpoint,
     job::{CatalogWrites, Context, Done, Field, Job, Policy, Shape, Tell, explain, give_up},
     made_schemas::{self, Purpose},
     restore::{check, load_events},
+    restore_plan::import,
     retention::Verification,
     state::State,
 };
 use anyhow::{Context as _, anyhow};
 use engine::{
     cut_over::make_schema,
+    files::extract::{self, is_tar},
+    foreign::Imported,
     load::{Code, load, load_sessions},
     manifest::Manifest,
     server::{Server, ServerConfig},
     sql::server_error,
-    verify::{self, Expected},
+    verify::{self, Expected, VerifyError},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -35,7 +40,8 @@ use std::{
 #[derive(Debug, Clone, Default, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct Verify {
-    /// An archive's file name (default: this node's newest database archive); `enqueue backups` lists them.
+    /// An archive's file name (default: this node's newest database archive), or that of a foreign file in the backup directory;
+    /// `enqueue backups` lists them.
     #[arg(value_name = "ARCHIVE")]
     pub archive: Option<String>,
     /// Restore it into a scratch schema, compare with the manifest, drop it: the proof that it can be restored.
@@ -45,11 +51,14 @@ pub struct Verify {
 
 /// An archive of this node.
 struct Archive {
-    id: u64,
+    /// Its row; none: the catalog does not know the file.
+    id: Option<u64>,
     path: PathBuf,
     file_name: String,
     component: String,
-    expected: Expected,
+    expected: Option<Expected>,
+    /// Keeps it at `path`, if another program wrote the dump.
+    _imported: Option<Imported>,
 }
 
 /// What a drill found.
@@ -76,7 +85,7 @@ impl Job for Verify {
     }
 
     async fn run(&self, context: &Context) -> anyhow::Result<Done> {
-        let archive = locate(context, self.archive.as_deref()).await?;
+        let mut archive = locate(context, self.archive.as_deref()).await?;
         if self.drill && archive.component != "database" {
             return Err(give_up(anyhow!(
                 "{} holds {}: a drill restores a database. Next: leave --drill out, or name a database archive",
@@ -87,18 +96,27 @@ impl Job for Verify {
         let verified = {
             let (path, expected, control) = (archive.path.clone(), archive.expected.clone(), context.control.clone());
             let effort = context.config.effort;
-            effort.run(move || verify::archive(&path, Some(&expected), &effort, &control)).await?
+            effort.run(move || verify::archive(&path, expected.as_ref(), &effort, &control)).await?
         };
         let verified = match verified {
             Ok(verified) => verified,
+            Err(VerifyError::Foreign { .. }) if archive.id.is_none() => {
+                if archive.component != Component::Database.as_str() {
+                    return read_tar(context, &archive).await;
+                }
+                let imported = import(context, &archive.path).await?;
+                archive.path = imported.path();
+                let verified = imported.verified.clone();
+                archive._imported = Some(imported);
+                verified
+            }
             Err(error) if error.is_damage() => return Ok(damaged(context, &archive, &anyhow::Error::from(error))),
             // The disk may be back at the next attempt, and a cancelled job has none.
             Err(error) => return Err(error.into()),
         };
         if !self.drill {
-            let result =
-                json!({ "archive": archive.file_name, "verification": Verification::HashVerified.as_str(), "size": verified.size });
-            return Ok(Done { writes: Some(writes(context, &archive, Verification::HashVerified, None)), ..Done::completed(result) });
+            let result = json!({ "archive": archive.file_name, "foreign": archive.id.is_none(), "verification": Verification::HashVerified.as_str(), "size": verified.size });
+            return Ok(Done { writes: writes(context, &archive, Verification::HashVerified, None), ..Done::completed(result) });
         }
         let server = context.config.scratch.as_ref().unwrap_or(&context.config.application);
         let drilled = match drill(context, server, &archive, &verified.manifest).await {
@@ -118,6 +136,7 @@ impl Job for Verify {
         warnings.iter().for_each(|w| context.log.warn(w.clone()));
         let result = json!({
             "archive": archive.file_name,
+            "foreign": archive.id.is_none(),
             "verification": Verification::RestoreProven.as_str(),
             "tables": drilled.tables,
             "rows": drilled.rows,
@@ -127,7 +146,7 @@ impl Job for Verify {
             "notes": warnings,
         });
         let writes = writes(context, &archive, Verification::RestoreProven, Some((drilled.seconds, speed)));
-        Ok(Done { writes: Some(writes), ..Done::completed(result) })
+        Ok(Done { writes, ..Done::completed(result) })
     }
 }
 
@@ -144,15 +163,36 @@ async fn locate(context: &Context, name: Option<&str>) -> anyhow::Result<Archive
     .fetch_optional(&context.pool)
     .await?;
     let Some((id, on, directory, file_name, component, size, sha256)) = row else {
-        return Err(give_up(match name {
-            Some(name) => anyhow!("there is no archive `{name}`. Next: `enqueue backups` lists them"),
-            None => anyhow!("node {node} has no database archive. Next: name one of another node; `enqueue backups` lists them"),
-        }));
+        let none = || anyhow!("node {node} has no database archive. Next: name one of another node; `enqueue backups` lists them");
+        let name = name.ok_or_else(none).map_err(give_up)?;
+        let path = unlisted_path(context, name).await?;
+        let tar = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || is_tar(&path)).await?.map_err(give_up)?
+        };
+        let component =
+            if tar { component_of_tar(name, &[]).map_or_else(|_| "files".into(), |c| c.to_string()) } else { "database".into() };
+        return Ok(Archive { id: None, path, file_name: name.to_owned(), component, expected: None, _imported: None });
     };
     if on != *node {
         return Err(give_up(anyhow!("{file_name} lies on node {on}, and this is {node}. Next: leave --node out, or name that node")));
     }
-    Ok(Archive { id, path: Path::new(&directory).join(&file_name), file_name, component, expected: Expected { size, sha256 } })
+    let path = Path::new(&directory).join(&file_name);
+    Ok(Archive { id: Some(id), path, file_name, component, expected: Some(Expected { size, sha256 }), _imported: None })
+}
+
+/// Reads every member of another program's tar.
+async fn read_tar(context: &Context, archive: &Archive) -> anyhow::Result<Done> {
+    let (path, effort, control) = (archive.path.clone(), context.config.effort, context.control.clone());
+    context.control.progress.phase(format!("reading {}", path.display()), 0);
+    let contents = context.config.effort.run(move || extract::inspect(&path, Path::new("/"), &effort, &control)).await?.map_err(give_up)?;
+    Ok(Done::completed(json!({
+        "archive": archive.file_name,
+        "foreign": true,
+        "verification": Verification::HashVerified.as_str(),
+        "files": contents.files,
+        "bytes": contents.bytes,
+    })))
 }
 
 /// A failure that says nothing against the archive: the server cannot be reached, or refuses the account.
@@ -231,15 +271,15 @@ fn damaged(context: &Context, archive: &Archive, error: &anyhow::Error) -> Done 
     Done {
         state: State::Failed,
         error: Some(text.clone()),
-        writes: Some(writes(context, archive, Verification::Failed, None)),
+        writes: writes(context, archive, Verification::Failed, None),
         ..Done::completed(json!({ "archive": archive.file_name, "verification": Verification::Failed.as_str(), "errors": [text] }))
     }
 }
 
 /// Notes the outcome. Reading alone does not take a proof away.
-fn writes(context: &Context, archive: &Archive, outcome: Verification, drill: Option<(f64, u64)>) -> CatalogWrites {
-    let (id, job) = (archive.id, context.job_id);
-    Box::new(move |connection| {
+fn writes(context: &Context, archive: &Archive, outcome: Verification, drill: Option<(f64, u64)>) -> Option<CatalogWrites> {
+    let (id, job) = (archive.id?, context.job_id);
+    Some(Box::new(move |connection| {
         Box::pin(async move {
             sqlx::query(
                 "UPDATE archives SET verification = IF(? = 'hash_verified' AND verification = 'restore_proven', verification, ?),
@@ -257,7 +297,7 @@ fn writes(context: &Context, archive: &Archive, outcome: Verification, drill: Op
             .await?;
             Ok(())
         })
-    })
+    }))
 }
 
 /// The server on which schemas of this purpose are made.

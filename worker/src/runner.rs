@@ -17,7 +17,7 @@ use jobs::{
         reap::reap,
         workers,
     },
-    schedule, undo,
+    schedule, trees, undo,
 };
 use sqlx::MySqlPool;
 use std::{sync::Arc, time::Duration};
@@ -235,6 +235,22 @@ async fn recover(pool: MySqlPool, config: Arc<Config>) {
             }
         }
         Err(error) => tracing::error!("an interrupted cut-over cannot be ended yet: {}", explain(&error)),
+    }
+    match trees::recover(&pool, &config).await {
+        Ok(recovered) => {
+            for trees::Recovered { job_id, component, done } in recovered {
+                tracing::warn!(job.id = job_id, %component, finished = done, "ended an interrupted restore of files");
+            }
+        }
+        Err(error) => tracing::error!("an interrupted restore of files cannot be ended yet: {}", explain(&error)),
+    }
+    match trees::drop_expired(&pool, &config.node).await {
+        Ok(removed) => {
+            for path in removed {
+                tracing::info!(path = %path.display(), "removed what a restore had kept or left");
+            }
+        }
+        Err(error) => tracing::warn!("directories that nobody needs cannot be removed yet: {}", explain(&error)),
     }
     for dropped in [undo::drop_expired(&pool, &config).await, made_schemas::sweep(&pool, &config).await] {
         match dropped {

@@ -12,6 +12,8 @@ pub enum Exclude {
     /// A directory anywhere, recognised by device and inode, however it is reached. One that does not exist
     /// excludes nothing.
     Directory(PathBuf),
+    /// What has a name that begins so, anywhere.
+    Named(String),
 }
 
 /// What is not worth keeping of Heratio's own directory: what `composer install`, `npm run build` and the
@@ -38,6 +40,7 @@ pub fn framework_excludes() -> Vec<Exclude> {
 pub(super) struct Excludes {
     anchored: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     directories: Vec<(FileId, PathBuf)>,
+    named: Vec<Vec<u8>>,
 }
 
 /// Device and inode: the same for every path to one file.
@@ -49,7 +52,7 @@ pub(super) fn file_id(stat: &Stat) -> FileId {
 
 impl Excludes {
     pub(super) fn new(excludes: &[Exclude]) -> Self {
-        let (mut anchored, mut directories) = (Vec::new(), Vec::new());
+        let (mut anchored, mut directories, mut named) = (Vec::new(), Vec::new(), Vec::new());
         for exclude in excludes {
             match exclude {
                 Exclude::Anchored(pattern) => {
@@ -64,13 +67,19 @@ impl Excludes {
                         directories.push((file_id(&stat), path.clone()));
                     }
                 }
+                Exclude::Named(start) => named.push(start.as_bytes().to_vec()),
             }
         }
-        Self { anchored, directories }
+        Self { anchored, directories, named }
     }
 
     /// Whether the entry at `path`, relative to the root, is out. What is below it is never asked about.
     pub(super) fn has_path(&self, path: &[u8]) -> bool {
+        let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
+        self.named.iter().any(|start| name.starts_with(start)) || self.is_anchored(path)
+    }
+
+    fn is_anchored(&self, path: &[u8]) -> bool {
         self.anchored.iter().any(|(start, rest)| match rest {
             None => path == start,
             Some(rest) => path
@@ -78,6 +87,12 @@ impl Excludes {
                 .and_then(|path| path.strip_suffix(rest.as_slice()))
                 .is_some_and(|star| !star.contains(&b'/')),
         })
+    }
+
+    /// Whether something below a directory may be out by its path.
+    pub(super) fn may_hold(&self, path: &[u8]) -> bool {
+        !self.named.is_empty()
+            || self.anchored.iter().any(|(start, _)| start.strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/')))
     }
 
     /// The excluded directory that this one is, if it is one.

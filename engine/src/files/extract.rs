@@ -8,6 +8,8 @@
 //! Owner and group by number (where we may set them), mode, modification time, holes, links. Crash story: it writes into
 //! the one directory that the caller has made for it, and nowhere else.
 
+mod one;
+
 use super::section_name;
 use crate::{
     archive::{ArchiveError, read_manifest},
@@ -35,6 +37,8 @@ use std::{
 };
 use tar::{Archive, Entry, EntryType};
 
+pub use one::{extract_one, find};
+
 /// A file up to this size is read whole and written by another thread.
 const SMALL: u64 = 1 << 20;
 /// Bytes copied at once of larger ones, and between two looks at whether to stop.
@@ -54,6 +58,8 @@ pub enum ExtractError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write `{member}` below {}: {source}", path.display())]
     Write { path: PathBuf, member: String, source: io::Error },
+    #[error("{} has no file `{wanted}`{}", path.display(), nearest(near))]
+    NotThere { path: PathBuf, wanted: String, near: Vec<String> },
     #[error("unpacking was cancelled")]
     Cancelled,
 }
@@ -69,9 +75,31 @@ impl ExtractError {
             Self::Write { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("the worker's user must be able to write there")
             }
+            Self::NotThere { .. } => Some("`tar -tzf` lists what it has; the path is that below the component's directory"),
             Self::Write { .. } | Self::Cancelled => None,
         }
     }
+}
+
+fn nearest(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("; nearest: {}", names.join(", ")) }
+}
+
+/// Whether a file, gzipped or not, is a tar, by its first block.
+pub fn is_tar(path: &Path) -> Result<bool, ArchiveError> {
+    let io = |action| move |source| ArchiveError::Io { action, path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(io("open"))?;
+    let mut block = Vec::with_capacity(512);
+    (&mut file).take(2).read_to_end(&mut block).map_err(io("read"))?;
+    let zipped = block == [0x1f, 0x8b];
+    let file = File::open(path).map_err(io("open"))?;
+    let mut stream: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
+    block.clear();
+    // What is no gzip at all is no tar either.
+    if stream.by_ref().take(512).read_to_end(&mut block).is_err() {
+        return Ok(false);
+    }
+    Ok(block.len() == 512 && block[257..262] == *b"ustar")
 }
 
 /// What an archive holds.
@@ -346,7 +374,7 @@ impl<'a> Checker<'a> {
 }
 
 /// A member's name in its parts, which are plain names.
-fn parts(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
+pub(super) fn parts(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     if name.contains(&0) {
         return Err("has a zero byte in its name");
     }

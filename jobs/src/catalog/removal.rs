@@ -5,8 +5,9 @@
 
 use super::{Attempt, CatalogError};
 use crate::{
+    delete::Delete,
     failpoint,
-    job::Shape,
+    job::{Job, Shape},
     register::KINDS,
     retention::{Candidate, Piece, Verification},
 };
@@ -132,9 +133,10 @@ pub async fn hold(connection: &mut MySqlConnection, attempt: Attempt) -> Result<
 /// A job that reads the archive, or will: the first one whose payload names it or its backup.
 ///
 /// A job's payload says which archive it reads in a field of the shape `archive`, as a file name, a path or a backup's number.
-/// Such a job looks for `complete` archives once it runs, so one that comes after the row says `deleting` reads nothing.
+/// Such a job looks for `complete` archives once it runs, so one that comes after the row says `deleting` reads nothing. Another
+/// job that would delete it reads nothing either.
 pub async fn reader(connection: &mut MySqlConnection, archive: &Listed, but_not: u64) -> sqlx::Result<Option<u64>> {
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|k| k.name != Delete::KIND) {
         for field in kind.fields.iter().filter(|f| f.shape == Shape::Archive) {
             let reader: Option<u64> = sqlx::query_scalar(
                 "SELECT id FROM jobs

@@ -40,6 +40,10 @@ pub struct Claim {
 pub(super) const OPEN_CUT_OVER: &str = "SELECT c.job_id FROM cut_overs c
     WHERE c.state = 'open' AND NOT EXISTS (SELECT 1 FROM jobs its WHERE its.id = c.job_id AND its.state = 'running')";
 
+/// The same of directories on a node (`?`): see [`crate::trees::recover`]. `r` is the waiting job's resource.
+pub(super) const OPEN_SWAP: &str = "SELECT s.job_id FROM tree_swaps s JOIN job_resources r ON r.resource = s.component
+    WHERE s.state = 'open' AND s.node = ? AND NOT EXISTS (SELECT 1 FROM jobs its WHERE its.id = s.job_id AND its.state = 'running')";
+
 /// Claims the first job in the line that `worker` may start now.
 ///
 /// A job that needs a resource which another job holds, or for which another stands before it, is passed
@@ -78,13 +82,14 @@ async fn candidates(connection: &mut MySqlConnection, worker: &WorkerRow) -> sql
                           AND EXISTS (SELECT 1 FROM workers w WHERE w.heartbeat_at > UTC_TIMESTAMP(6) - INTERVAL 30 SECOND
                                          AND w.stopped_at IS NULL AND FIND_IN_SET(o.queue, w.queues)))))
             AND NOT (EXISTS ({OPEN_CUT_OVER}) AND EXISTS (SELECT 1 FROM job_resources r WHERE r.job_id = j.id AND r.resource = 'database'))
+            AND NOT EXISTS ({OPEN_SWAP} AND r.job_id = j.id)
           ORDER BY j.priority, j.id LIMIT 10)"
     );
     let lines = vec![line; worker.queues.len()].join(" UNION ALL ");
     let sql = format!("SELECT id FROM ({lines}) AS waiting ORDER BY priority, id LIMIT 10");
     let mut query = sqlx::query_scalar(AssertSqlSafe(sql));
     for queue in &worker.queues {
-        query = query.bind(queue);
+        query = query.bind(queue).bind(&worker.node);
     }
     query.fetch_all(connection).await
 }

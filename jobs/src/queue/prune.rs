@@ -24,6 +24,7 @@ pub const REFERRING: &[(&str, &str)] = &[
     ("made_schemas", "job_id"),
     ("resources", "job_id"),
     ("schedules", "last_job_id"),
+    ("tree_swaps", "job_id"),
     ("undo_points", "job_id"),
 ];
 

@@ -11,7 +11,7 @@ pub enum Waiting {
     Until(DateTime<Utc>),
     /// Another job holds what it needs, or stands before it in the line for it.
     Job(u64),
-    /// The cut-over of this job was interrupted, and is ended before anything else is done to the database.
+    /// What this job replaced was interrupted, and is ended before anything else is done to it.
     CutOver(u64),
     /// No running worker serves its queue.
     NoWorker {
@@ -48,6 +48,18 @@ pub async fn why(connection: &mut MySqlConnection, job: &JobRow) -> sqlx::Result
         format!("{} AND EXISTS (SELECT 1 FROM job_resources r WHERE r.job_id = ? AND r.resource = 'database')", claim::OPEN_CUT_OVER);
     let interrupted: Option<u64> = sqlx::query_scalar(AssertSqlSafe(interrupted)).bind(job.id).fetch_optional(&mut *connection).await?;
     if let Some(other) = interrupted {
+        return Ok(Waiting::CutOver(other));
+    }
+    // Where every worker that may take it has such a one on its node.
+    let mut swap = None;
+    for worker in &serving {
+        let open = format!("{} AND r.job_id = ? LIMIT 1", claim::OPEN_SWAP);
+        swap = sqlx::query_scalar(AssertSqlSafe(open)).bind(&worker.node).bind(job.id).fetch_optional(&mut *connection).await?;
+        if swap.is_none() {
+            break;
+        }
+    }
+    if let Some(other) = swap {
         return Ok(Waiting::CutOver(other));
     }
     if let Some(other) = job.waits_for {

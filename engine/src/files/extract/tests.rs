@@ -191,3 +191,43 @@ fn damage_full_disks_and_stops_are_told_apart() {
     assert!(matches!(error, ExtractError::Write { .. }) && error.to_string().contains("`b`"), "{error}");
     assert_eq!(fs::read_to_string(into.path().join("b")).unwrap(), "mine");
 }
+
+#[test]
+fn one_file_is_read_through_the_index_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("uploads");
+    fs::create_dir_all(root.join("r/x")).unwrap();
+    for n in 0..40 {
+        // Content that does not compress, so that members lie far apart.
+        let noise: Vec<u8> = (0..300_000u64).map(|i| (i.wrapping_mul(6364136223846793005).wrapping_add(n) >> 33) as u8).collect();
+        fs::write(root.join(format!("r/x/{n:02}.tif")), noise).unwrap();
+    }
+    fs::hard_link(root.join("r/x/00.tif"), root.join("r/x/again.tif")).unwrap();
+    let path = archived(dir.path(), &root);
+    // The first half of the file is damaged, the file wanted lies in the other.
+    let mut bytes = fs::read(&path).unwrap();
+    let half = bytes.len() / 2;
+    bytes[100..half].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let take = |wanted: &str| {
+        let into = tempfile::tempdir().unwrap();
+        let result = extract_one(&path, "uploads", wanted, into.path(), &Effort::full(2), &Control::default());
+        result.map(|(below, _)| {
+            (String::from_utf8(below.clone()).unwrap(), fs::read(into.path().join(std::str::from_utf8(&below).unwrap())).unwrap())
+        })
+    };
+    let (below, content) = take("uploads/r/x/39.tif").unwrap();
+    assert_eq!((below.as_str(), content), ("r/x/39.tif", fs::read(root.join("r/x/39.tif")).unwrap()));
+    // Without its first part too.
+    assert_eq!(take("r/x/38.tif").unwrap().1, fs::read(root.join("r/x/38.tif")).unwrap());
+    // A second name has its content under the first, which is damaged here.
+    assert!(matches!(take("uploads/r/x/again.tif"), Err(ExtractError::Read { .. } | ExtractError::Archive(_))));
+    for (wanted, near) in [("uploads/r/x/39.tiff", "r/x/00.tif"), ("uploads/r/x", "r/x/00.tif"), ("uploads/elsewhere/07.tif", "r/x/07.tif")]
+    {
+        let error = take(wanted).unwrap_err();
+        assert!(error.to_string().contains(near) && error.hint().is_some(), "{error}");
+    }
+    assert!(take("uploads/../x").unwrap_err().to_string().contains("`..`"));
+    assert!(!is_tar(&root.join("r/x/39.tif")).unwrap());
+    assert!(is_tar(&foreign(dir.path(), |tar| tar.append_dir("uploads", &root).unwrap())).unwrap());
+}
